@@ -1,0 +1,27 @@
+"""`potstill check`: what a run would take, without starting it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from potstill.cli.quiet import quiet_libraries
+from potstill.config import load_run
+from potstill.training.distil import say_forecast
+from potstill.training.hardware import settle_precision
+from potstill.training.parallel import start_world
+from potstill.training.preflight import preflight
+from potstill.training.show import Show
+from potstill.training.stages import load_models, load_prompts
+
+
+def check_verb(path: Path, overrides: Sequence[str]) -> None:
+    """Load models and prompts, foresee; nothing is written."""
+    config = load_run(path, overrides)
+    quiet_libraries()
+    device = start_world(config.training.device).device
+    precision = settle_precision(config.training.precision, device)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
+    models = load_models(config)
+    prompts = load_prompts(config, models.tokenizer)
+    say_forecast(Show(), preflight(config, models, prompts, device), prompts)

@@ -1,0 +1,82 @@
+"""The command line. A verb's module, and torch with it, is imported only when it is chosen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Distil language models, and learn whether the student learned the task or its teacher's mistakes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Config = Annotated[Path, typer.Argument(help="A YAML file, such as recipes/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings to change, such as training.steps=20.", metavar="key.path=value")
+]
+RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
+
+
+@app.command()
+def run(config: Config, overrides: Overrides = None) -> None:
+    """Distil; go on where it stopped; end with verdict, student and report."""
+    from potstill.cli.run import run_verb
+
+    run_verb(config, overrides or [])
+
+
+@app.command()
+def check(config: Config, overrides: Overrides = None) -> None:
+    """Foresee a run before spending anything: agreement, sizes, work, memory, time."""
+    from potstill.cli.check import check_verb
+
+    check_verb(config, overrides or [])
+
+
+@app.command()
+def diagnose(
+    path: Annotated[Path, typer.Argument(help="A run directory, or a CSV or JSONL log of another tool.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say whether the student learned the task or its teacher's mistakes."""
+    from potstill.cli.diagnose import diagnose_verb
+
+    diagnose_verb(path, as_json)
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write one HTML page: verdict, proxy-golden plane, curves, samples, configuration."""
+    from potstill.cli.report import report_verb
+
+    report_verb(run)
+
+
+@app.command()
+def chat(
+    run: RunPath,
+    prompt: Annotated[str | None, typer.Option(help="Answer this one prompt and leave.")] = None,
+    sampling_temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 128,
+) -> None:
+    """Talk with a run's student (or with any model folder)."""
+    from potstill.cli.chat import chat_verb
+
+    chat_verb(run, prompt, sampling_temperature, max_new_tokens)
+
+
+def main() -> None:
+    """Entry point: errors meant for the user are shown without a traceback."""
+    from potstill.cli.errors import explained
+
+    with explained():
+        app(standalone_mode=True)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

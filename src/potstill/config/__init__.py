@@ -1,0 +1,10 @@
+"""A run, described: frozen pydantic models with tagged unions, read from YAML.
+
+Nothing here imports torch, so that `--help`, `check`'s first half and the tests
+of recipes answer at once.
+"""
+
+from potstill.config.load import ConfigError, load_run, parse_run
+from potstill.config.run import Run
+
+__all__ = ["ConfigError", "Run", "load_run", "parse_run"]

@@ -1,0 +1,154 @@
+"""Prompts, how they are split, and where the completions come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from potstill.config.base import Frozen
+
+
+class Prompts(Frozen):
+    """Rows with a prompt each, from a file or from the hub."""
+
+    path: str
+    """A .jsonl, .json, .parquet, .csv or .txt file, or with `hub` a data set's id."""
+    hub: bool = False
+    """Read `path` as a data set of the hub; `revision` is then needed."""
+    revision: str | None = None
+    """Commit of the hub data set."""
+    hub_split: str = "train"
+    """Which split of the hub data set to read."""
+    hub_subset: str | None = None
+    """Which subset (the hub also calls it configuration), where the data set has several."""
+    prompt: str = "prompt"
+    """Column with plain text prompts."""
+    messages: str | None = None
+    """Column with chat messages ({role, content}), instead of `prompt`."""
+    reference: str | None = None
+    """Column with reference answers. With messages that end in an assistant turn, that turn is it."""
+    group: str | None = None
+    """Column with a task or topic; splits can keep groups whole."""
+    id: str | None = None
+    """Column with ids; otherwise a hash of the prompt's content names it."""
+    chat: bool = True
+    """Show plain text prompts to a chat model as a user's message."""
+    system: str | None = None
+    """System message put before every chat."""
+
+    @model_validator(mode="after")
+    def _sources(self) -> Prompts:
+        if self.hub and self.revision is None:
+            raise ValueError("a hub data set needs `revision`, the commit of its repository")
+        if not self.hub and self.revision is not None:
+            raise ValueError("revision has no effect on a local file; remove it or set hub: true")
+        if not self.hub and self.hub_subset is not None:
+            raise ValueError("hub_subset has no effect on a local file; remove it or set hub: true")
+        return self
+
+
+class HeldOutFraction(Frozen):
+    """Set a share of the prompts aside, chosen by a hash of their id (or group)."""
+
+    kind: Literal["fraction"]
+    fraction: float = Field(gt=0, lt=1)
+    by_group: bool = False
+    """Keep groups whole: the held-out prompts come from groups that training never sees."""
+
+
+class HeldOutGroups(Frozen):
+    """Set these groups aside."""
+
+    kind: Literal["groups"]
+    groups: tuple[str, ...] = Field(min_length=1)
+
+
+class HeldOutPrompts(Frozen):
+    """Held-out prompts from a source of their own."""
+
+    kind: Literal["prompts"]
+    prompts: Prompts
+
+
+HeldOut = Annotated[HeldOutFraction | HeldOutGroups | HeldOutPrompts, Field(discriminator="kind")]
+
+
+class Sampling(Frozen):
+    """How a model is sampled. `greedy` is temperature 0."""
+
+    sampling_temperature: float = Field(default=1.0, ge=0)
+    """Divides the logits before sampling. 1 keeps the teacher's own law, which the proxy needs."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Smallest set of tokens with this much probability; 1 keeps all."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest completion in tokens; what is cut there gets no end-of-sequence token."""
+
+    @model_validator(mode="after")
+    def _greedy(self) -> Sampling:
+        if self.sampling_temperature == 0 and self.top_p < 1:
+            raise ValueError("top_p has no effect at sampling_temperature 0")
+        return self
+
+
+class SampledCompletions(Frozen):
+    """The teacher answers every training prompt when the run starts."""
+
+    kind: Literal["sample"]
+    per_prompt: int = Field(default=1, ge=1)
+    """Completions of each prompt."""
+    sampling: Sampling = Sampling()
+    batch_rows: int = Field(default=32, ge=1)
+    """Completions sampled at once; a kill repeats at most these."""
+
+
+class FileCompletions(Frozen):
+    """Somebody else's answers: JSON lines with `prompt_id` and `text` (or `token_ids`)."""
+
+    kind: Literal["file"]
+    path: str
+    provenance: Literal["teacher", "reference", "corpus"] = "teacher"
+    """Who wrote them."""
+    generator: str
+    """Name of the model or source, for their history."""
+    terms: str | None = None
+    """Licence or provider's terms under which they may be used."""
+    monitor_sampling: Sampling = Sampling()
+    """How the teacher is sampled on held-out prompts, for the monitor."""
+
+
+class NoCompletions(Frozen):
+    """Only references feed the run."""
+
+    kind: Literal["none"]
+    monitor_sampling: Sampling = Sampling()
+    """How the teacher is sampled on held-out prompts, for the monitor."""
+
+
+Completions = Annotated[
+    SampledCompletions | FileCompletions | NoCompletions, Field(discriminator="kind")
+]
+
+
+class NearDuplicates(Frozen):
+    """Held-out prompts that training has (almost) seen measure memory, not skill."""
+
+    threshold: float = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of word 3-grams from which two prompts count as the same."""
+    on_found: Literal["refuse", "drop"] = "refuse"
+    """Refuse the run, or drop the held-out prompt (and say which)."""
+
+
+class Data(Frozen):
+    """All that feeds the run and its monitor."""
+
+    prompts: Prompts
+    held_out: HeldOut
+    completions: Completions
+    count_turns: Literal["last", "all"] = "last"
+    """Whether earlier assistant turns of a conversation are trained on too."""
+    max_length: int = Field(default=1024, ge=8)
+    """Longest prompt and completion together, in tokens. A prompt that leaves no room is an error."""
+    near_duplicates: NearDuplicates = NearDuplicates()
+    chat_template_kwargs: dict[str, bool | str] = {}
+    """Passed to the tokenizer's chat template, such as enable_thinking: false."""

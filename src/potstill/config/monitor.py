@@ -1,0 +1,24 @@
+"""How the run is watched on held-out prompts."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from potstill.config.base import Frozen
+
+
+class MonitorConfig(Frozen):
+    """Evaluations on held-out prompts, from step 0 to the last."""
+
+    every_steps: int = Field(ge=1)
+    """Optimiser steps between evaluations."""
+    max_prompts: int = Field(default=256, ge=4)
+    """Held-out prompts used; more narrow the error bands and cost time."""
+    completions_per_prompt: int = Field(default=1, ge=1)
+    """The teacher's (and oracle's) answers to each."""
+    batch_rows: int = Field(default=16, ge=1)
+    """Rows of one forward pass."""
+    sample_texts: int = Field(default=4, ge=0)
+    """Prompts that the student answers greedily at every evaluation, for people to read."""
+    sample_tokens: int = Field(default=96, ge=1)
+    """Longest such answer in tokens."""

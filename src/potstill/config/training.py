@@ -1,0 +1,75 @@
+"""Steps, batches, optimiser, precision, checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from potstill.config.base import Frozen
+
+
+class OfflineSource(Frozen):
+    """Completions that exist before training; every epoch visits each row once."""
+
+    kind: Literal["offline"]
+    fractions: dict[Literal["teacher", "reference", "corpus"], float] = {"teacher": 1.0}
+    """Share of every batch's rows by who wrote them; sums to 1."""
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> OfflineSource:
+        if abs(sum(self.fractions.values()) - 1) > 1e-9 or min(self.fractions.values()) <= 0:
+            raise ValueError(f"fractions must be positive and sum to 1, found {self.fractions}")
+        return self
+
+
+Source = Annotated[OfflineSource, Field(discriminator="kind")]
+
+
+class Optimiser(Frozen):
+    """AdamW with warm-up and cosine decay."""
+
+    learning_rate: float = Field(gt=0)
+    """Peak, reached after warm-up."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Optimiser steps of linear rise."""
+    final_learning_rate_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Share of the peak at the last step of the cosine."""
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled; on matrices only, never on norms and biases."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Largest global gradient norm; null for none."""
+
+
+class Training(Frozen):
+    """The loop."""
+
+    steps: int = Field(ge=1)
+    """Optimiser steps."""
+    batch_rows: int = Field(ge=1)
+    """Rows of an optimiser step, over all processes."""
+    micro_batch_rows: int | None = Field(default=None, ge=1)
+    """Rows of one forward and backward; changes memory, not the gradient. Null: all at once."""
+    optimiser: Optimiser
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the computation; weights and optimiser stay in fp32 always. auto is settled when
+    the run starts (bf16 where the hardware multiplies it, else fp32) and written to config.yaml."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work; without torchrun it must stay at its default."""
+    keep_teacher_hidden_mb: float = Field(default=512.0, ge=0)
+    """Memory for the teacher's last hidden states, so that later epochs need no teacher pass. When
+    the rows do not fit, the teacher runs at every step instead. 0 turns it off."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
+
+
+class Checkpoints(Frozen):
+    """What can be resumed and exported."""
+
+    every_steps: int = Field(ge=1)
+    """Steps between checkpoints; the last step always has one."""
+    keep_last: int = Field(default=2, ge=1)
+    """How many recent ones stay, beside the best."""

@@ -1,0 +1,106 @@
+"""From rows of token ids to a TokenBatch: the one place that shifts anything.
+
+Decoder-only, a row of prompt P1 P2 and answer A1 A2 E becomes
+
+    input_ids    P1  P2  A1  A2
+    target_ids    .  A1  A2   E      counted where a target of the answer stands
+
+Encoder-decoder, the prompt goes to the encoder and the decoder reads the answer
+shifted right from its start token. Every answer token counts, a sampled
+end-of-sequence token too; an answer cut by length has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from potstill.batch import TokenBatch
+from potstill.records import Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training or evaluation example in token ids."""
+
+    prompt_id: str
+    index: int  # which completion of the prompt
+    provenance: Provenance
+    prompt: tuple[int, ...]
+    prompt_counted: tuple[bool, ...]
+    answer: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+    @property
+    def num_counted(self) -> int:
+        """A decoder's first token has nothing before it and is never predicted."""
+        return len(self.answer) + sum(self.prompt_counted[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How rows of this model are laid out."""
+
+    pad_id: int
+    decoder_start_id: int | None = None  # encoder-decoders only
+    side: Literal["left", "right"] = "right"
+
+
+def collate(rows: Sequence[Row], layout: Layout) -> TokenBatch:
+    """Pad rows to one length. Token weights and targets are filled in later."""
+    if layout.decoder_start_id is not None:
+        return _encoder_decoder(rows, layout)
+    inputs, targets, counted = [], [], []
+    for row in rows:
+        ids = row.prompt + row.answer
+        flags = row.prompt_counted + (True,) * len(row.answer)
+        inputs.append(ids[:-1])
+        counted.append(flags[1:])
+        targets.append(tuple(t if c else 0 for t, c in zip(ids[1:], flags[1:], strict=True)))
+    ids, mask = _pad(inputs, layout.pad_id, layout.side)
+    return TokenBatch(
+        input_ids=ids,
+        attention_mask=mask,
+        target_ids=_pad(targets, 0, layout.side)[0],
+        counted=_pad(counted, 0, layout.side)[0].bool(),
+        provenance=tuple(row.provenance for row in rows),
+        prompt_ids=tuple(row.prompt_id for row in rows),
+    )
+
+
+def _encoder_decoder(rows: Sequence[Row], layout: Layout) -> TokenBatch:
+    assert layout.decoder_start_id is not None
+    inputs = [(layout.decoder_start_id, *row.answer[:-1]) for row in rows]
+    ids, mask = _pad(inputs, layout.pad_id, "right")
+    encoder_ids, encoder_mask = _pad([row.prompt for row in rows], layout.pad_id, layout.side)
+    return TokenBatch(
+        input_ids=ids,
+        attention_mask=mask,
+        target_ids=_pad([row.answer for row in rows], 0, "right")[0],
+        counted=mask.bool(),
+        provenance=tuple(row.provenance for row in rows),
+        prompt_ids=tuple(row.prompt_id for row in rows),
+        encoder_ids=encoder_ids,
+        encoder_mask=encoder_mask,
+    )
+
+
+def _pad(
+    sequences: Sequence[Sequence[int]], value: int, side: Literal["left", "right"]
+) -> tuple[Tensor, Tensor]:
+    """([B, T] padded, [B, T] mask)."""
+    longest = max(len(sequence) for sequence in sequences)
+    ids = torch.full((len(sequences), longest), value, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, sequence in enumerate(sequences):
+        where = slice(0, len(sequence)) if side == "right" else slice(longest - len(sequence), longest)
+        ids[i, where] = torch.tensor(sequence, dtype=torch.long)
+        mask[i, where] = 1
+    return ids, mask

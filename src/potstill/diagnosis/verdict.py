@@ -1,0 +1,153 @@
+"""What the curves of a run mean, in one word, one sentence, and its evidence.
+
+    golden (not the teacher's signal) after its change point
+        rises, proxy not worse than delta   hacking (with an oracle)
+                                            suspected_hacking (a verifier agrees)
+                                            drift, noted under the words below
+        rises, proxy rises beyond delta     overfitting
+        rises, proxy cannot be told         inconclusive (with an oracle)
+    proxy rises by itself beyond delta      overfitting
+    neither                                 still_improving or healthy
+    too few or too noisy                    inconclusive
+
+delta is 2 % of the run's proxy gain. `confidence` is 1 minus the larger p-value
+of the tests that the word rests on; for healthy and still_improving it is the
+share of the bootstrap that agrees; inconclusive claims nothing and has 0. It is at
+most 0.5 where only means were logged or where raw reference NLL rose alone, and at
+most 0.8 for a calm verdict without an oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from potstill.diagnosis import evidence
+from potstill.diagnosis.choice import step_to_keep
+from potstill.diagnosis.findings import LEVEL, Findings, find, missing_for_findings, proxy_got_worse
+from potstill.diagnosis.readers import Rows, Table, checked_kind, read_curves, read_golden_kind
+from potstill.diagnosis.wording import sentence
+from potstill.records import Curve, Verdict, VerdictName
+
+LEANING = 0.9  # chance of a rise beyond delta at which a run is no longer called healthy
+HIDDEN_SHARE = 0.2  # a rise of this share of the gain must not be able to hide in the noise
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A word and how sure it is; `drift`: golden rose, but raw reference NLL alone proves nothing."""
+
+    name: VerdictName
+    confidence: float
+    reasons: tuple[str, ...] = ()
+    drift: bool = False
+
+
+def diagnose(source: str | Path | Rows | Table, *, golden_kind: str | None = None, looks: int = 1) -> Verdict:
+    """The verdict on a run directory or on another tool's log.
+
+    `golden_kind`: "oracle" or "reference_nll"; None reads it from the run, a table means NLL.
+    """
+    kind = read_golden_kind(source) if golden_kind is None else golden_kind
+    return judge(read_curves(source), kind, looks=looks)
+
+
+def judge(curves: Mapping[str, Curve], golden_kind: str = "reference_nll", *, looks: int = 1) -> Verdict:
+    """The verdict on curves. `looks`: how often this run is judged; it divides the alarm level."""
+    kind = checked_kind(golden_kind)
+    facts = evidence.basics(curves, kind)
+    if reasons := missing_for_findings(curves):
+        facts |= {"reasons": reasons, "log_instead": evidence.what_to_log(curves, noisy=False)}
+        return finish(Decision("inconclusive", 0.0), facts, last_step(curves))
+    found = find(curves)
+    facts |= evidence.measured(found)
+    decision = weigh(decide(found, kind == "oracle", looks), found.golden.paired, kind == "oracle")
+    if found.golden_rise.passed(looks):
+        facts["share_not_explained_by_proxy"] = evidence.unexplained(found)
+    if decision.name == "inconclusive":
+        facts["log_instead"] = evidence.what_to_log(curves, noisy=True)
+    facts |= {"style_or_calibration_drift": decision.drift, "reasons": list(decision.reasons)}
+    return finish(decision, facts, best_step(curves, found, looks))
+
+
+def best_step(curves: Mapping[str, Curve], found: Findings, looks: int) -> int:
+    """`choose_step` over all evaluations, without testing twice."""
+    steps = found.golden.steps.tolist()
+    if found.golden_rise.passed(looks) or proxy_got_worse(found.proxy_rise, found.delta, looks):
+        return step_to_keep(curves, steps)
+    return int(steps[-1])
+
+
+def decide(found: Findings, oracle: bool, looks: int) -> Decision:
+    """Alarms first, then the calm words."""
+    rise, after, verifier = found.golden_rise, found.proxy_after, found.verifier_rise
+    not_worse, worse = after.chance_above(found.delta), after.chance_below(found.delta)
+    if rise.passed(looks) and worse <= LEVEL:
+        return Decision("overfitting", 1 - max(rise.p, worse))
+    if proxy_got_worse(found.proxy_rise, found.delta, looks):
+        return Decision("overfitting", 1 - found.proxy_rise.p)
+    if not rise.passed(looks):
+        return calm(found, oracle, drift=False)
+    if oracle and not_worse > LEVEL:
+        reason = "golden rose, but whether proxy got worse as well is lost in its noise"
+        return Decision("inconclusive", 0.0, (reason,))
+    if oracle:
+        return Decision("hacking", 1 - max(rise.p, not_worse))
+    if not_worse <= LEVEL and verifier is not None and verifier.passed(looks):
+        return Decision("suspected_hacking", 1 - max(rise.p, not_worse, verifier.p))
+    return calm(found, oracle, drift=True)
+
+
+def calm(found: Findings, oracle: bool, *, drift: bool) -> Decision:
+    """still_improving, healthy, or too noisy to call it either.
+
+    With an oracle golden says whether the student still improves; raw reference NLL
+    is not trusted that far, so proxy says it then.
+    """
+    low, high = found.golden_tail.interval()
+    if high - low > 2 * HIDDEN_SHARE * found.gain:
+        return Decision("inconclusive", 0.0, (too_noisy(found),), drift)
+    trend = found.golden_tail if oracle else found.proxy_tail
+    fall = -trend.slope * found.per_fifth
+    if fall > found.delta and trend.chance_above(0.0) <= LEVEL:
+        return Decision("still_improving", 1 - trend.chance_above(0.0), drift=drift)
+    worst = found.proxy_tail.chance_above(found.delta)
+    if not drift:
+        worst = max(worst, found.golden_tail.chance_above(found.delta))
+    if worst > LEANING:
+        reason = "a curve leans upwards in the last part of the run, not clearly enough to name it"
+        return Decision("inconclusive", 0.0, (reason,), drift)
+    return Decision("healthy", 1 - worst, drift=drift)
+
+
+def too_noisy(found: Findings) -> str:
+    if found.gain <= 0:
+        return "neither proxy nor golden fell below its first value: nothing was learned that could be lost"
+    low, high = found.golden_tail.interval()
+    return (
+        f"golden's change over the last evaluations is only known to lie between {low:+.3g} and {high:+.3g} "
+        f"nats per token; the whole run gained {found.gain:.3g}"
+    )
+
+
+def weigh(decision: Decision, paired: bool, oracle: bool) -> Decision:
+    """The ceilings on confidence that the module names."""
+    ceiling = 1.0
+    if not oracle and decision.name in ("healthy", "still_improving"):
+        ceiling = 0.8
+    if decision.drift or not paired:
+        ceiling = 0.5
+    return replace(decision, confidence=min(decision.confidence, ceiling))
+
+
+def finish(decision: Decision, facts: dict[str, Any], best: int | None) -> Verdict:
+    text = sentence(decision.name, facts, best)
+    return Verdict(decision.name, float(decision.confidence), best, text, facts)
+
+
+def last_step(curves: Mapping[str, Curve]) -> int | None:
+    """The last evaluation of a run that cannot be judged."""
+    known = [curves[name].steps for name in ("golden", "proxy") if name in curves]
+    return max((int(steps[-1]) for steps in known if len(steps)), default=None)

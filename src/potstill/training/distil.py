@@ -1,0 +1,315 @@
+"""A run from start to end: prepare, sample, train under watch, judge, hand over.
+
+Started again in the same directory it goes on where it stopped: completions on disk
+are not asked for again, training resumes from the last checkpoint, and what was
+finished is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from potstill.config.run import Run
+from potstill.diagnosis import choose_step, diagnose, read_curves, step_to_keep
+from potstill.losses.objective import Objective
+from potstill.models.scored import ScoredModel
+from potstill.records import Completion, DataPlan, Verdict
+from potstill.run_dir import RunDir
+from potstill.sources.offline import OfflineSource
+from potstill.teachers import LocalTeacher
+from potstill.training import checkpoint
+from potstill.training.export import export_student
+from potstill.training.loop import Stopwatch, Trainer, precision
+from potstill.training.monitor import Monitor
+from potstill.training.opening import open_directory
+from potstill.training.optim import make_optimiser
+from potstill.training.parallel import World, barrier, start_world, wrap
+from potstill.training.preflight import Forecast, preflight
+from potstill.training.show import Show
+from potstill.training.signals import Stop, Stopped, stopping
+from potstill.training.stages import (
+    Models,
+    Prompts,
+    check_lengths,
+    load_models,
+    load_prompts,
+    training_completions,
+    training_rows,
+)
+from potstill.training.texts import SampleTexts
+from potstill.training.watch import build_monitor, sample_held_out
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """The parts of a run at work."""
+
+    run: RunDir
+    config: Run
+    world: World
+    show: Show
+    stop: Stop
+    models: Models
+    trainer: Trainer
+    monitor: Monitor
+    texts: SampleTexts
+    clock: Stopwatch
+
+
+def distil(config: Run, show: Show | None = None) -> RunDir:
+    """Distil as configured; returns the run directory, with `verdict.json` and `student/` in it.
+
+    Raises the errors of each stage before training, Stopped when asked to leave early.
+    """
+    world = start_world(config.training.device)
+    show = Show(quiet=not world.leads) if show is None else show
+    if not world.leads:
+        barrier(world)
+    run, config = open_directory(config, world.device)
+    if world.leads:
+        run.drop_unfinished()
+        barrier(world)
+    if run.file("verdict.json").is_file() and run.file("student").is_dir():
+        show.say(f"{run.path} is finished; nothing to do")
+        return run
+    with stopping() as stop:
+        _refuse_uneven(config, world)
+        models = load_models(config)
+        prompts = load_prompts(config, models.tokenizer)
+        say_forecast(show, preflight(config, models, prompts, world.device), prompts)
+        session = prepare(run, config, world, show, stop, models, prompts)
+        train(session)
+        finish(session)
+    return run
+
+
+def say_forecast(show: Show, found: Forecast, prompts: Prompts) -> None:
+    for name, value in found.facts:
+        show.say(f"[bold]{name:>16}[/bold]  {value}")
+    for note in prompts.notes:
+        show.say(f"[yellow]note[/yellow] {note}")
+    for warning in found.warnings:
+        show.say(f"[yellow]warning[/yellow] {warning}")
+
+
+def prepare(
+    run: RunDir, config: Run, world: World, show: Show, stop: Stop, models: Models, prompts: Prompts
+) -> Session:
+    """Completions, rows, monitor, trainer; all that comes before the first step."""
+    limit = check_lengths(config, prompts, models)
+    _event(run, world, "started", packages_at=time.time(), world=world.size)
+    completions, held_out = _sample(run, config, world, show, stop, models, prompts)
+    clock = Stopwatch()
+    rows, streams, plan = training_rows(config, models, prompts, completions, limit)
+    objective = Objective(config.objective)
+    source = OfflineSource(streams, config.seed, config.training.batch_rows, plan)
+    teacher_root = ScoredModel(models.teacher.model).to(world.device)
+    with torch.no_grad(), precision(config.training, world):
+        monitor = build_monitor(config, models, prompts, held_out, objective, teacher_root, world, limit)
+    _provenance(run, config, world, models, prompts, rows_by_stream={k: len(v) for k, v in streams.items()})
+    teacher = None
+    if objective.needs_teacher:
+        keep = config.training.keep_teacher_hidden_mb
+        teacher = LocalTeacher(
+            teacher_root, rows, models.layout, models.alignment, models.teacher.fingerprint, keep, world.device
+        )
+    student = wrap(ScoredModel(models.student), world, config.training.parallel)
+    optimiser = make_optimiser(student, config.training.optimiser)
+    trainer = Trainer(student, optimiser, objective, source, rows, models.layout, teacher, config.training, world)
+    texts = SampleTexts.choose(config, prompts, held_out, models.tokenizer)
+    session = Session(run, config, world, show, stop, models, trainer, monitor, texts, clock)
+    _resume(session, plan)
+    clock.lap("preparation")
+    return session
+
+
+def train(session: Session) -> None:
+    """All steps from where the trainer stands, with evaluations and checkpoints between."""
+    trainer, config, run = session.trainer, session.config, session.run
+    if trainer.step == 0:
+        evaluate(session)
+    steps = config.training.steps
+    with session.show.bar("training", steps, trainer.step) as bar:
+        while trainer.step < steps:
+            metrics = trainer.train_step(session.stop.requested)
+            stop, tokens = metrics.pop("stop"), metrics.pop("tokens")
+            seconds = session.clock.lap("training")
+            if session.world.leads:
+                run.append("metrics.jsonl", metrics)
+                run.append("timing.jsonl", {"step": trainer.step, "seconds": seconds, "tokens": tokens})
+            bar.advance(1, tokens, f"loss {metrics['loss']:.3f}")
+            last = trainer.step == steps
+            if last or trainer.step % config.monitor.every_steps == 0:
+                evaluate(session)
+            if last or stop or trainer.step % config.checkpoints.every_steps == 0:
+                save(session)
+            if stop and not last:
+                _event(run, session.world, "stopped", step=trainer.step)
+                raise Stopped(f"stopped after step {trainer.step} of {steps}", session.stop.signal_number)
+
+
+def evaluate(session: Session) -> None:
+    """One evaluation and its sample texts, on disk; every process takes part."""
+    trainer, run = session.trainer, session.run
+    scalars = {}
+    losses = _losses_since_last_evaluation(run)
+    if losses:
+        scalars["training_loss"] = sum(losses) / len(losses)
+    with torch.no_grad(), precision(session.config.training, session.world):
+        record = session.monitor.evaluate(trainer.student, trainer.step, scalars)
+    texts = session.texts.answer(trainer.student, session.models.student, session.config, session.world)
+    seconds = session.clock.lap("monitor")
+    if session.world.leads:
+        run.write_evaluation(record)
+        for line in texts:
+            run.append("samples.jsonl", {"step": trainer.step} | line)
+        run.append("timing.jsonl", {"evaluation": trainer.step, "seconds": seconds})
+    fkl, golden = record.series["proxy_fkl"].per_token(), record.series["golden"].per_token()
+    session.show.say(
+        f"step {trainer.step:>5}  proxy {record.series['proxy'].per_token():.3f}  forward KL {fkl:.3f}  "
+        f"golden {golden:.3f} (teacher {record.series['teacher_golden'].per_token():.3f}) nats/token"
+    )
+    barrier(session.world)
+
+
+def save(session: Session) -> None:
+    """A checkpoint; then only the last few and the best stay."""
+    trainer, run = session.trainer, session.run
+    facts = {
+        "optimiser_steps": trainer.step,
+        "lengths": run.lengths(),
+        "plans": [asdict(plan) for plan in trainer.source.plans],
+        "world_size": session.world.size,
+        "random_numbers": "keyed by seed, prompt, completion and position; nothing to store",
+    }
+    checkpoint.save(run, trainer.step, session.models.student, trainer.optimiser, facts, session.world)
+    if session.world.leads:
+        available = run.checkpoint_steps()
+        best = step_to_keep(read_curves(run.path), available) if run.evaluations() else None
+        checkpoint.prune(run, session.config.checkpoints.keep_last, best)
+    session.clock.lap("checkpoints")
+    barrier(session.world)
+
+
+def finish(session: Session) -> None:
+    """Verdict, exported student, timing summary."""
+    run, world = session.run, session.world
+    if world.leads:
+        verdict = diagnose(run.path)
+        step = exported_step(run, verdict)
+        models = session.models
+        export_student(
+            run, step, models.student, models.tokenizer, session.config, models.teacher, models.lineage, verdict
+        )
+        run.write_json("verdict.json", asdict(verdict))
+        _event(run, world, "finished", exported_step=step, seconds=session.clock.seconds)
+    barrier(world)
+
+
+def exported_step(run: RunDir, verdict: Verdict) -> int:
+    """The verdict's best step where its checkpoint is kept, else the best of those that are."""
+    available = run.checkpoint_steps()
+    if verdict.best_step in available:
+        return int(verdict.best_step)
+    return choose_step(read_curves(run.path), available)
+
+
+def _sample(
+    run: RunDir, config: Run, world: World, show: Show, stop: Stop, models: Models, prompts: Prompts
+) -> tuple[list[Completion], dict[str, list[Completion]]]:
+    """Training and held-out completions. The lead samples, the others read what it wrote."""
+    if not world.leads:
+        barrier(world)
+    bars: dict[str, Any] = {}
+
+    def progress(name: str, total: int, rows: int, tokens: int) -> bool:
+        if name not in bars:
+            here = RunDir(run.path).lines(f"completions/{name}.jsonl")
+            bars[name] = show.bar(f"sampling {name}", total, sum(1 for _ in here) - rows).__enter__()
+        bars[name].advance(rows, tokens)
+        return stop.requested
+
+    try:
+        completions = training_completions(run, config, models, prompts, world.device, progress)
+        held_out = None if completions is None else sample_held_out(
+            run, config, models, prompts, world.device, progress
+        )  # fmt: skip
+    finally:
+        for bar in bars.values():
+            bar.__exit__(None, None, None)
+    if completions is None or held_out is None:
+        raise Stopped("stopped while sampling; what was sampled is kept", stop.signal_number)
+    if world.leads:
+        barrier(world)
+    return completions, held_out
+
+
+def _resume(session: Session, plan: DataPlan) -> None:
+    """Go back to the last checkpoint, or to the very beginning."""
+    run, world, trainer = session.run, session.world, session.trainer
+    steps = run.checkpoint_steps()
+    lengths: dict[str, int] = {}
+    if steps:
+        facts = checkpoint.load(run, steps[-1], session.models.student, trainer.optimiser)
+        trainer.step, lengths = steps[-1], facts["lengths"]
+        session.show.say(f"resuming after step {trainer.step}")
+    if world.leads:
+        run.rewind(lengths, trainer.step if steps else -1)
+        if not steps:
+            _event(run, world, "data plan", **asdict(plan))
+        else:
+            _event(run, world, "resumed", step=trainer.step)
+    barrier(world)
+
+
+def _losses_since_last_evaluation(run: RunDir) -> list[float]:
+    """Read back from metrics.jsonl, so that a resumed run averages over the same steps."""
+    done = run.evaluation_steps()
+    since = done[-1] if done else -1
+    return [line["loss"] for line in run.lines("metrics.jsonl") if line["step"] > since]
+
+
+def _provenance(
+    run: RunDir, config: Run, world: World, models: Models, prompts: Prompts, rows_by_stream: dict[str, int]
+) -> None:
+    if not world.leads:
+        return
+    teacher = models.teacher
+    facts = {
+        "golden": "oracle" if models.oracle is not None else "reference_nll",
+        "teacher": {"name": teacher.name, "fingerprint": teacher.fingerprint, "revision": teacher.revision},
+        "student": models.lineage,
+        "prompts": {"path": config.data.prompts.path, "train": len(prompts.train), "held_out": len(prompts.held_out)},
+        "rows": rows_by_stream,
+        "notes": prompts.notes,
+    }
+    if models.oracle is not None:
+        facts["oracle"] = {"name": models.oracle.name, "fingerprint": models.oracle.fingerprint}
+    run.write_json("provenance.json", facts)
+
+
+def _event(run: RunDir, world: World, what: str, **facts: Any) -> None:
+    if world.leads:
+        run.append("events.jsonl", {"event": what, "time": time.time()} | facts)
+
+
+def _refuse_uneven(config: Run, world: World) -> None:
+    if config.training.batch_rows % world.size:
+        raise ValueError(
+            f"training.batch_rows {config.training.batch_rows} cannot be shared by {world.size} processes; "
+            f"use a multiple of {world.size}"
+        )
+    if world.size == 1 and config.training.parallel != "ddp":
+        raise ValueError("training.parallel has no effect on one process; start with torchrun, or leave it at ddp")
+
+
+def student_folder(run: RunDir) -> Path:
+    return run.file("student")

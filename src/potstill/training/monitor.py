@@ -1,0 +1,179 @@
+"""The monitor: how far the student is from the teacher, and from what is not the teacher.
+
+Frozen models' answers to the held-out prompts are sampled once and kept with their
+last hidden states, so that an evaluation costs one student pass over each set:
+
+    teacher's samples    -> proxy (the run's objective), proxy_fkl (forward KL at temperature 1)
+    oracle's samples     -> golden, forward KL to the oracle
+    or the references    -> golden, negative log-likelihood of the reference
+
+The teacher's own golden is measured once, as the line that perfect imitation ends at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from potstill.batch import FinalHidden, TokenBatch
+from potstill.config.objective import CrossEntropy, ForwardKL, ObjectiveConfig
+from potstill.data.collate import Layout, Row, collate
+from potstill.losses.objective import Objective
+from potstill.metrics.sequence import measured, row_counts, row_sums
+from potstill.models.scored import ScoredModel
+from potstill.models.vocabulary import Alignment
+from potstill.records import EvaluationRecord, Measured, Split
+from potstill.training.parallel import World, gather
+
+EVERYWHERE = ("reference", "teacher", "corpus")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A frozen model whose samples, or whose opinion of them, the student is held against."""
+
+    scored: ScoredModel
+    alignment: Alignment
+    fingerprint: str
+
+
+@dataclass
+class FrozenSet:
+    """Rows that never change, in batches, with what a frozen model says about them."""
+
+    batches: list[TokenBatch]
+    rows: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], layout: Layout, batch_rows: int, judge: Judge | None,
+           device: torch.device) -> FrozenSet:  # fmt: skip
+        """Collate `rows` by length and keep `judge`'s hidden states on them."""
+        ordered = sorted(rows, key=lambda r: (r.num_tokens, r.prompt_id, r.index))
+        cuts = [ordered[i : i + batch_rows] for i in range(0, len(ordered), batch_rows)]
+        batches = [collate(cut, layout) for cut in cuts]
+        if judge is not None:
+            for batch in batches:
+                on_device = batch.to(device)
+                batch.targets = judge.scored.targets(on_device, judge.alignment, judge.fingerprint).to(
+                    torch.device("cpu")
+                )
+        return cls(batches, len(rows))
+
+
+class Monitor:
+    """Evaluates a student on frozen sets; holds no state that a resume would need."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        proxy_set: FrozenSet,
+        fkl_set: FrozenSet,
+        golden_set: FrozenSet,
+        golden_is_divergence: bool,
+        splits: dict[str, Split],
+        world: World,
+    ):
+        self.objective, self.world, self.splits = objective, world, splits
+        self.proxy_set, self.fkl_set, self.golden_set = proxy_set, fkl_set, golden_set
+        self.golden_is_divergence = golden_is_divergence
+        self.proxy_objective = proxy_objective(objective.config)
+        self.teacher_series: dict[str, Measured] = {}
+
+    def measure_teacher(self, teacher: ScoredModel) -> None:
+        """The teacher's own golden, and its log-probs of its own samples; once."""
+        golden = self._score(teacher, self.golden_set, self._golden_objective())
+        self.teacher_series["teacher_golden"] = next(iter(golden.values()))
+        if "cross_entropy" in self.proxy_objective.weights:
+            likelihood = self._score(teacher, self.proxy_set, simple("cross_entropy", self.objective.config))
+            self._own_likelihood = likelihood["cross_entropy"]
+
+    def evaluate(self, student: nn.Module, step: int, scalars: dict[str, float]) -> EvaluationRecord:
+        """One EvaluationRecord; every process must call it."""
+        shared = self.proxy_set is self.fkl_set
+        wanted = self.proxy_objective
+        if shared:
+            wanted = with_fkl(wanted)
+        values = self._score(student, self.proxy_set, wanted)
+        series = {"proxy": self._proxy(values)}
+        if not shared:
+            values = self._score(student, self.fkl_set, simple("forward_kl", self.objective.config))
+        series["proxy_fkl"] = values["forward_kl"]
+        golden = self._score(student, self.golden_set, self._golden_objective())
+        series["golden"] = next(iter(golden.values()))
+        return EvaluationRecord(step, series | self.teacher_series, self.splits, scalars)
+
+    def _golden_objective(self) -> Objective:
+        return simple("forward_kl" if self.golden_is_divergence else "cross_entropy", self.objective.config)
+
+    def _proxy(self, values: dict[str, Measured]) -> Measured:
+        """The weighted objective; the teacher's own log-probs are taken off cross-entropy, so that
+        perfect imitation is 0 there too."""
+        weights = self.proxy_objective.weights
+        any_term = next(iter(values.values()))
+        sums = sum(weight * values[name].sums for name, weight in weights.items())
+        if "cross_entropy" in weights:
+            sums = sums - weights["cross_entropy"] * self._own_likelihood.sums
+        return replace(any_term, sums=sums)
+
+    @torch.no_grad()
+    def _score(self, model: nn.Module, frozen: FrozenSet, objective: Objective) -> dict[str, Measured]:
+        """Term -> nats and tokens per row, in the set's order. Processes share the batches."""
+        mine: dict[int, dict[str, tuple[list[float], list[int]]]] = {}
+        size = self.world.size
+        for turn in range(-(-len(frozen.batches) // size)):
+            # Everybody takes part in every turn: a sharded model computes together or not at all.
+            i = min(turn * size + self.world.rank, len(frozen.batches) - 1)
+            batch = objective.weigh(frozen.batches[i].to(self.world.device))
+            _, values = model(batch, objective)
+            counts = row_counts(batch).tolist()
+            mine[i] = {name: (row_sums(v, batch).tolist(), counts) for name, v in values.items()}
+        everybody = {i: found for part in gather(mine, self.world) for i, found in part.items()}
+        ids = [name for batch in frozen.batches for name in batch.prompt_ids]
+        return {
+            name: measured(
+                ids,
+                [x for i in range(len(frozen.batches)) for x in everybody[i][name][0]],
+                [x for i in range(len(frozen.batches)) for x in everybody[i][name][1]],
+            )
+            for name in objective.weights
+        }
+
+
+def simple(kind: str, config: ObjectiveConfig) -> Objective:
+    """One term at weight 1 and temperature 1 on all rows."""
+    term: CrossEntropy | ForwardKL
+    if kind == "cross_entropy":
+        term = CrossEntropy(kind="cross_entropy", weight=1.0, on=EVERYWHERE)
+    else:
+        term = ForwardKL(kind="forward_kl", weight=1.0, on=EVERYWHERE)
+    return Objective(ObjectiveConfig(terms=(term,), chunk_positions=config.chunk_positions))
+
+
+def proxy_objective(config: ObjectiveConfig) -> Objective:
+    """The terms of the run that hold the student against the teacher, on all rows of the proxy's set."""
+    terms = [
+        t.model_copy(update={"on": EVERYWHERE})
+        for t in config.terms
+        if t.weight > 0 and (isinstance(t, ForwardKL) or "teacher" in t.on)
+    ]
+    if not terms:
+        return simple("forward_kl", config)
+    return Objective(config.model_copy(update={"terms": tuple(terms), "normalise": "token"}))
+
+
+def with_fkl(objective: Objective) -> Objective:
+    """The same with forward KL at temperature 1 beside it, if it is not there already."""
+    if "forward_kl" in objective.weights:
+        return objective
+    extra = ForwardKL(kind="forward_kl", weight=1.0, on=EVERYWHERE)
+    terms = (*objective.config.terms, extra)
+    return Objective(objective.config.model_copy(update={"terms": terms}))
+
+
+def kept_bytes(frozen: FrozenSet) -> int:
+    """Memory that the kept hidden states take."""
+    kept = [b.targets.hidden for b in frozen.batches if isinstance(b.targets, FinalHidden)]
+    return sum(h.numel() * h.element_size() for h in kept)

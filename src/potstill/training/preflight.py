@@ -1,0 +1,167 @@
+"""What `check` foresees before anything is spent: agreement, sizes, work, memory, time.
+
+Estimates, said as such: floating-point operations are counted from parameters and
+measured lengths (2 per weight and token forward, 4 backward), time is that count
+over the rate of one matrix product measured here, times what a real step takes
+more than its products (seen on CPU: about 1.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from potstill.config.data import NoCompletions, SampledCompletions
+from potstill.config.run import Run
+from potstill.training.hardware import matmul_rate
+from potstill.training.stages import Models, Prompts, check_lengths, held_out_sampling
+
+OVERHEAD = 1.6
+#: Of sampling over a full forward of as many tokens: one token at a time is bound by memory.
+SAMPLING_OVERHEAD = 4.0
+
+
+@dataclass
+class Forecast:
+    """What a run will take, and what the user should know of it."""
+
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def say(self, name: str, value: str) -> None:
+        self.facts.append((name, value))
+
+    @property
+    def monitor_share(self) -> float:
+        return self.seconds["monitor"] / max(1e-9, sum(self.seconds.values()))
+
+
+def body_and_head(model: nn.Module) -> tuple[int, int]:
+    """(weights that every token passes, weights of the head)."""
+    head = model.get_output_embeddings().weight.numel()
+    embedding = model.get_input_embeddings().weight
+    total = sum(p.numel() for p in model.parameters())
+    tied = embedding is model.get_output_embeddings().weight
+    return total - head - (0 if tied else embedding.numel()), head
+
+
+def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device, limit: int) -> Forecast:
+    """Foresee a run. Raises where teacher and student do not fit (see `stages`)."""
+    report = Forecast()
+    teacher, student = models.teacher.model, models.student
+    t_body, t_head = body_and_head(teacher)
+    s_body, s_head = body_and_head(student)
+    sizes = {"teacher": t_body + t_head, "student": s_body + s_head}
+    ratio = sizes["teacher"] / sizes["student"]
+    report.say("teacher", f"{models.teacher.name}, {sizes['teacher'] / 1e6:,.0f}M parameters")
+    report.say("student", f"{sizes['student'] / 1e6:,.0f}M parameters ({models.lineage['from']}), ratio {ratio:.1f}")
+    if ratio > 10:
+        report.warnings.append(
+            f"the teacher is {ratio:.0f} times the student's size. Beyond one order of magnitude students often "
+            "learn less from a large teacher than from a middle one; consider a teacher between."
+        )
+    _agreement(report, models, config)
+    prompt_tokens = _mean([len(prompts.encoded[p.id].ids) for p in prompts.train])
+    answer = _answer_tokens(config, models, prompts)
+    rows, references = config.training.batch_rows, len(prompts.held_out)
+    report.say("prompts", f"{len(prompts.train)} for training, {references} held out; limit {limit} tokens")
+    report.say("lengths", f"prompts {prompt_tokens:.0f} tokens, answers about {answer:.0f}")
+    read, counted = rows * (prompt_tokens + answer), rows * answer
+    step = 6 * s_body * read + 10 * s_head * counted  # the head is computed once more in the backward
+    teacher_rows = rows * config.training.steps
+    if config.training.keep_teacher_hidden_mb and isinstance(config.data.completions, SampledCompletions):
+        teacher_rows = min(teacher_rows, len(prompts.train) * config.data.completions.per_prompt)
+    targets = 2 * t_body * teacher_rows * (prompt_tokens + answer) if config.objective.needs_teacher_targets else 0
+    projections = 4 * t_head * counted * config.training.steps if config.objective.needs_teacher_targets else 0
+    evaluations = 1 + -(-config.training.steps // config.monitor.every_steps)
+    held = references * config.monitor.completions_per_prompt
+    once = (held + references) * ((prompt_tokens + answer) * 2 * s_body + answer * 2 * (s_head + t_head))
+    sampled = _sampled_tokens(config, prompts, answer)
+    rate = matmul_rate(device, "bf16" if config.training.precision == "bf16" else "fp32")
+    greedy = evaluations * config.monitor.sample_texts * config.monitor.sample_tokens
+    report.seconds = {
+        "sampling": SAMPLING_OVERHEAD * sampled * 2 * (t_body + t_head) / rate,
+        "training": OVERHEAD * (step * config.training.steps + targets + projections) / rate,
+        "monitor": (OVERHEAD * evaluations * once + SAMPLING_OVERHEAD * greedy * 2 * (s_body + s_head)) / rate,
+    }
+    report.say("training tokens", f"{counted * config.training.steps:,.0f} counted, {read * config.training.steps:,.0f} read")
+    report.say("work", f"{step / 1e12:.2f} TFLOP a step, {step * config.training.steps / 1e12:,.0f} in all")
+    report.say("memory", f"about {_memory(config, models, read, answer) / 2**30:.1f} GiB")
+    report.say("rate", f"{rate / 1e9:,.0f} GFLOP/s in {config.training.precision} ({device})")
+    report.say("time", ", ".join(f"{name} {_clock(s)}" for name, s in report.seconds.items()))
+    report.say("monitor share", f"{100 * report.monitor_share:.0f} % in {evaluations} evaluations")
+    if report.monitor_share > 0.1:
+        report.warnings.append(
+            f"the monitor would take {100 * report.monitor_share:.0f} % of the time (10 % is meant). Raise "
+            "monitor.every_steps, or lower monitor.max_prompts or monitor.sample_texts."
+        )
+    if evaluations < 7:
+        report.warnings.append(
+            f"{evaluations} evaluations are too few for a verdict, which needs at least 7 (with step 0). "
+            f"Set monitor.every_steps to {max(1, config.training.steps // 8)}."
+        )
+    return report
+
+
+def _agreement(report: Forecast, models: Models, config: Run) -> None:
+    shared = models.alignment.shared
+    width = "same tokens, same width" if shared is None else f"same {shared} tokens, padding aligned"
+    report.say("vocabularies", width)
+    ours, theirs = models.tokenizer, models.teacher.tokenizer
+    if ours.chat_template != theirs.chat_template and config.data.prompts.chat:
+        report.warnings.append(
+            "teacher and student have different chat templates. Both are shown prompts in the student's; the "
+            "teacher may answer worse in it. Give the student the teacher's template if it has not been tuned yet."
+        )
+    if ours.eos_token_id != theirs.eos_token_id:
+        report.warnings.append(
+            f"the end-of-sequence tokens differ: teacher {theirs.eos_token!r}, student {ours.eos_token!r}"
+        )
+
+
+def _answer_tokens(config: Run, models: Models, prompts: Prompts) -> float:
+    """From references where there are any; else half of what may be sampled."""
+    texts = [p.reference for p in [*prompts.train, *prompts.held_out] if p.reference is not None][:256]
+    most = held_out_sampling(config).max_new_tokens
+    if isinstance(config.data.completions, NoCompletions) or not texts:
+        return _mean([len(models.tokenizer(t).input_ids) for t in texts]) if texts else most / 2
+    # Models answer at more length than people: seen between 1.5 and 2 times.
+    return min(most, 1.7 * _mean([len(models.tokenizer(t).input_ids) for t in texts]))
+
+
+def _sampled_tokens(config: Run, prompts: Prompts, answer: float) -> float:
+    rows = len(prompts.held_out) * config.monitor.completions_per_prompt
+    if isinstance(config.data.completions, SampledCompletions):
+        rows += len(prompts.train) * config.data.completions.per_prompt
+    return rows * answer
+
+
+def _memory(config: Run, models: Models, read: float, answer: float) -> float:
+    """Bytes: both models, gradients and moments, activations (about 34 numbers a layer and hidden unit)."""
+    width: Literal[2, 4] = 2 if config.training.precision == "bf16" else 4
+    weights = sum(p.numel() for p in models.student.parameters())
+    teacher = sum(p.numel() * p.element_size() for p in models.teacher.model.parameters())
+    micro = (config.training.micro_batch_rows or config.training.batch_rows) / config.training.batch_rows
+    shape = models.student.config
+    activations = 34 * read * micro * shape.hidden_size * shape.num_hidden_layers * width
+    chunk = min(config.objective.chunk_positions, answer * config.training.batch_rows * micro)
+    logits = 8 * chunk * models.student.get_output_embeddings().weight.shape[0] * 4
+    return weights * 16 + teacher + activations + logits
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def preflight(config: Run, models: Models, prompts: Prompts, device: torch.device) -> Forecast:
+    """All checks and the forecast."""
+    return forecast(config, models, prompts, device, check_lengths(config, prompts, models))

@@ -1,0 +1,186 @@
+"""What a run needs before its first step: prompts, models, completions, rows, monitor.
+
+Each function is one stage; `distil.py` calls them in order. All that can be wrong
+with the input is found here, before time is spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from potstill.config.data import FileCompletions, SampledCompletions, Sampling
+from potstill.config.run import Run
+from potstill.data.collate import Layout, Row
+from potstill.data.encode import EncodedPrompt
+from potstill.data.prompts import read_prompts
+from potstill.data.rows import check_room, check_rows, completion_rows, encode_prompts, reference_rows
+from potstill.data.splits import split_prompts
+from potstill.data.store import CompletionStore, read_completion_file
+from potstill.generation.base import Request, sample_all
+from potstill.generation.local import LocalSampler
+from potstill.models.load import Loaded, ModelError, load_model
+from potstill.models.scored import ScoredModel
+from potstill.models.student import build_student
+from potstill.models.vocabulary import Alignment, align
+from potstill.records import Completion, DataPlan, Prompt
+from potstill.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Training and held-out prompts, encoded."""
+
+    train: list[Prompt]
+    held_out: list[Prompt]
+    notes: list[str]
+    encoded: dict[str, EncodedPrompt]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Teacher, student and (in experiments) oracle."""
+
+    teacher: Loaded
+    student: nn.Module
+    tokenizer: Any
+    lineage: dict[str, Any]
+    alignment: Alignment
+    oracle: Loaded | None
+    oracle_alignment: Alignment | None
+    layout: Layout
+
+    @property
+    def context(self) -> int:
+        """Longest sequence that all models can read, in tokens."""
+        models = [self.teacher.model, self.student]
+        if self.oracle is not None:
+            models.append(self.oracle.model)
+        return min(context_length(model) for model in models)
+
+
+def context_length(model: nn.Module) -> int:
+    """A model's own limit; T5's relative positions have none."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None:
+        limit = getattr(model.config, "n_positions", None) if model.config.model_type not in {"t5", "mt5"} else None
+    return int(limit) if limit else 2**31
+
+
+def load_models(config: Run) -> Models:
+    """Load or build all models on the CPU and see that they fit together."""
+    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+    teacher = load_model(config.teacher, dtype)
+    student, tokenizer, lineage = build_student(config.student, teacher, config.seed)
+    if bool(student.config.is_encoder_decoder) != teacher.is_encoder_decoder:
+        raise ModelError("one of teacher and student is an encoder-decoder and the other is not")
+    scored = ScoredModel(student)
+    for root in (ScoredModel(teacher.model), scored):
+        root.verify_head()
+    width = ScoredModel(teacher.model).vocabulary_width
+    alignment = align(teacher.tokenizer, tokenizer, width, scored.vocabulary_width)
+    oracle = None if config.oracle is None else load_model(config.oracle, dtype)
+    oracle_alignment = None
+    if oracle is not None:
+        root = ScoredModel(oracle.model)
+        root.verify_head()
+        oracle_alignment = align(oracle.tokenizer, tokenizer, root.vocabulary_width, scored.vocabulary_width)
+    start = student.config.decoder_start_token_id if scored.is_encoder_decoder else None
+    pad = tokenizer.pad_token_id
+    layout = Layout(int(tokenizer.eos_token_id if pad is None else pad), start)
+    return Models(teacher, student, tokenizer, lineage, alignment, oracle, oracle_alignment, layout)
+
+
+def load_prompts(config: Run, tokenizer: Any) -> Prompts:
+    """Read, split and encode; held-out prompts beyond the monitor's limit are left out, by hash order."""
+    train, held_out, notes = split_prompts(
+        read_prompts(config.data.prompts), config.data.held_out, config.data.near_duplicates, config.seed
+    )
+    if config.oracle is None:
+        plain = [p.id for p in held_out if p.reference is None]
+        if plain:
+            raise ValueError(
+                f"{len(plain)} of {len(held_out)} held-out prompts have no reference (first: {plain[0]!r}), and no "
+                "oracle is given. The student must not be judged by its teacher alone: name a column in "
+                "data.prompts.reference, or give an oracle."
+            )
+    held_out = shorten(held_out, config.monitor.max_prompts)
+    encoded = encode_prompts(tokenizer, [*train, *held_out], config.data)
+    return Prompts(train, held_out, notes, encoded)
+
+
+def shorten(prompts: list[Prompt], most: int) -> list[Prompt]:
+    """As many of selection as of test, in their order."""
+    halves = [[p for p in prompts if p.split == split][: most // 2] for split in ("selection", "test")]
+    keep = {p.id for half in halves for p in half}
+    return [p for p in prompts if p.id in keep]
+
+
+def check_lengths(config: Run, prompts: Prompts, models: Models) -> int:
+    """Refuse prompts without room for an answer; returns the limit in tokens."""
+    limit = min(config.data.max_length, models.context)
+    check_room(prompts.encoded, held_out_sampling(config).max_new_tokens, limit, models.teacher.is_encoder_decoder)
+    return limit
+
+
+def held_out_sampling(config: Run) -> Sampling:
+    """The law by which the teacher is sampled on held-out prompts: the training law."""
+    completions = config.data.completions
+    return completions.sampling if isinstance(completions, SampledCompletions) else completions.monitor_sampling
+
+
+Progress = Callable[[str, int, int, int], bool]  # (what, total rows, rows, tokens) -> stop?
+
+
+def sample(
+    run: RunDir, name: str, loaded: Loaded, device: torch.device, prompts: Sequence[Prompt], prompts_encoded: Prompts,
+    per_prompt: int, sampling: Sampling, seed: int, batch_rows: int, progress: Progress,
+) -> list[Completion] | None:  # fmt: skip
+    """Completions of `prompts` by a model, in `completions/<name>.jsonl`; None when asked to stop."""
+    loaded.model.to(device)
+    sampler = LocalSampler(
+        loaded.model, loaded.tokenizer, loaded.fingerprint, loaded.revision, "teacher", sampling, seed, name
+    )
+    requests = [
+        Request(p.id, index, prompts_encoded.encoded[p.id].ids) for p in prompts for index in range(per_prompt)
+    ]
+    store = CompletionStore(run.file("completions") / f"{name}.jsonl")
+    return sample_all(
+        requests, sampler, store, batch_rows, lambda rows, tokens: progress(name, len(requests), rows, tokens)
+    )
+
+
+def training_completions(
+    run: RunDir, config: Run, models: Models, prompts: Prompts, device: torch.device, progress: Progress
+) -> list[Completion] | None:
+    """What feeds the run beside references."""
+    how = config.data.completions
+    if isinstance(how, SampledCompletions):
+        return sample(
+            run, "train-teacher", models.teacher, device, prompts.train, prompts, how.per_prompt, how.sampling,
+            config.seed, how.batch_rows, progress,
+        )  # fmt: skip
+    if isinstance(how, FileCompletions):
+        ids = {p.id for p in prompts.train}
+        return read_completion_file(how.path, ids, models.tokenizer, how.provenance, how.generator, how.terms)
+    return []
+
+
+def training_rows(
+    config: Run, models: Models, prompts: Prompts, completions: list[Completion], limit: int
+) -> tuple[list[Row], dict[str, list[int]], DataPlan]:
+    """Rows, row ids by stream, and the first data plan."""
+    rows = completion_rows(completions, prompts.encoded)
+    if "reference" in config.source.fractions and not any(r.provenance == "reference" for r in rows):
+        rows += reference_rows(models.tokenizer, prompts.train, prompts.encoded)
+    check_rows(rows, limit, models.teacher.is_encoder_decoder)
+    streams: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        streams.setdefault(row.provenance, []).append(i)
+    per_prompt = max((c.index + 1 for c in completions), default=0)
+    plan = DataPlan(1, 0, dict(config.source.fractions), per_prompt, len(prompts.train), "as configured")
+    return rows, streams, plan

@@ -1,0 +1,81 @@
+"""Sets the monitor up: which samples of whom on which held-out prompts, and who judges them."""
+
+from __future__ import annotations
+
+import torch
+
+from potstill.config.data import Sampling
+from potstill.config.run import Run
+from potstill.data.collate import Row
+from potstill.data.rows import check_rows, completion_rows, reference_rows
+from potstill.losses.objective import Objective
+from potstill.models.scored import ScoredModel
+from potstill.records import Completion
+from potstill.run_dir import RunDir
+from potstill.training.monitor import FrozenSet, Judge, Monitor
+from potstill.training.parallel import World
+from potstill.training.stages import Models, Progress, Prompts, held_out_sampling, sample
+
+TRAINING_LAW, PLAIN_LAW, ORACLE = "held-out-teacher", "held-out-teacher-t1", "held-out-oracle"
+
+
+def plain(sampling: Sampling) -> Sampling:
+    """Temperature 1 over everything: the law under which forward KL between sequences is unbiased."""
+    return Sampling(max_new_tokens=sampling.max_new_tokens)
+
+
+def sample_held_out(
+    run: RunDir, config: Run, models: Models, prompts: Prompts, device: torch.device, progress: Progress
+) -> dict[str, list[Completion]] | None:
+    """Held-out completions by purpose; None when asked to stop.
+
+    The training law's samples serve forward KL too where that law is plain.
+    """
+    law = held_out_sampling(config)
+    wanted = [(TRAINING_LAW, models.teacher, law)]
+    if law != plain(law):
+        wanted.append((PLAIN_LAW, models.teacher, plain(law)))
+    if models.oracle is not None:
+        wanted.append((ORACLE, models.oracle, plain(law)))
+    found: dict[str, list[Completion]] = {}
+    for name, loaded, sampling in wanted:
+        completions = sample(
+            run, name, loaded, device, prompts.held_out, prompts, config.monitor.completions_per_prompt, sampling,
+            config.seed, config.monitor.batch_rows, progress,
+        )  # fmt: skip
+        if completions is None:
+            return None
+        found[name] = completions
+    return found
+
+
+def build_monitor(
+    config: Run, models: Models, prompts: Prompts, held_out: dict[str, list[Completion]], objective: Objective,
+    teacher_root: ScoredModel, world: World, limit: int,
+) -> Monitor:  # fmt: skip
+    """Frozen sets with the judges' hidden states, and the teacher's own values."""
+    teacher = Judge(teacher_root, models.alignment, models.teacher.fingerprint)
+
+    def frozen(rows: list[Row], judge: Judge | None) -> FrozenSet:
+        check_rows(rows, limit, models.teacher.is_encoder_decoder)
+        return FrozenSet.of(rows, models.layout, config.monitor.batch_rows, judge, world.device)
+
+    references = reference_rows(models.tokenizer, prompts.held_out, prompts.encoded)
+    on_policy_rows = completion_rows(held_out[TRAINING_LAW], prompts.encoded)
+    proxy_set = frozen(on_policy_rows, teacher)
+    fkl_set = proxy_set
+    if PLAIN_LAW in held_out:
+        fkl_set = frozen(completion_rows(held_out[PLAIN_LAW], prompts.encoded), teacher)
+    if models.oracle is not None:
+        assert models.oracle_alignment is not None
+        root = ScoredModel(models.oracle.model).to(world.device)
+        judge = Judge(root, models.oracle_alignment, models.oracle.fingerprint)
+        golden_set = frozen(completion_rows(held_out[ORACLE], prompts.encoded), judge)
+    else:
+        golden_set = frozen(references, None)
+    splits = {p.id: p.split for p in prompts.held_out}
+    monitor = Monitor(
+        objective, proxy_set, fkl_set, golden_set, models.oracle is not None, splits, world
+    )
+    monitor.measure_teacher(teacher_root)
+    return monitor

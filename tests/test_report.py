@@ -1,0 +1,291 @@
+"""The report: one page that holds what it should, lets nothing run and asks nobody."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from potstill.records import Curve, EvaluationRecord, Measured
+from potstill.report import figures, write_report
+from potstill.report.numbers import band, before_after, column, reported, thinned
+from potstill.report.page import nats, plain, side_by_side
+from potstill.run_dir import RunDir, RunDirError
+
+HOSTILE = '</pre></script><script>alert("x")</script><img src="http://evil.example/a.png" onerror="alert(1)">'
+STEPS = tuple(range(0, 481, 40))
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def evaluation(step: int, num_prompts: int) -> EvaluationRecord:
+    """Proxy falls all the way; golden falls, turns at step 200 and rises."""
+    ids = np.array([f"p{i:03}" for i in range(num_prompts)])
+    difficulty = np.random.default_rng(7).normal(0, 0.4, num_prompts)
+    jitter = np.random.default_rng(step).normal(0, 0.03, (4, num_prompts))
+    tokens = np.full(num_prompts, 24, dtype=np.int64)
+    turn = max(0.0, step - 200) * 0.0016
+    means = {
+        "proxy": 0.35 + 1.6 * np.exp(-step / 130),
+        "proxy_fkl": 0.42 + 1.7 * np.exp(-step / 130),
+        "golden": 2.1 + 1.3 * np.exp(-step / 90) + turn,
+        "teacher_golden": 2.35,
+    }
+    series = {}
+    for noise, (name, mean) in zip(jitter, means.items(), strict=True):
+        steady = 0.0 if name == "teacher_golden" else 1.0
+        per_token = np.maximum(mean + difficulty * 0.3 + noise * steady, 0.01)
+        series[name] = Measured(ids, per_token * tokens, tokens)
+    splits = {str(name): "selection" if i % 2 else "test" for i, name in enumerate(ids)}
+    return EvaluationRecord(step, series, splits)
+
+
+def make_run(path: Path, steps: tuple[int, ...] = STEPS, num_prompts: int = 64) -> RunDir:
+    """A run directory as the loop and the monitor write it."""
+    run = RunDir(path)
+    random = np.random.default_rng(0)
+    for step in steps:
+        run.write_evaluation(evaluation(step, num_prompts))
+        for number in range(3):
+            line = {"step": step, "prompt_id": f"p{number:03}", "prompt": f"When does water boil? {HOSTILE}"}
+            line["student"] = "I think, I think" if step == 0 else f"Water boils at {step} degrees. {HOSTILE}"
+            others = {"teacher": "At 100 degrees \ud800.", "reference": "At 100 °C & 1 atm <sea level>."}
+            run.append("samples.jsonl", {**line, **others})
+    for step in range(1, 481):
+        loss = 0.4 + 1.8 * np.exp(-step / 120) + random.normal(0, 0.06)
+        rates = {"learning_rate": 1e-3 * min(step / 50, 1), "grad_norm": 1 + random.exponential(0.3)}
+        run.append("metrics.jsonl", {"step": step, "loss": loss, **rates})
+    layers = {"student_layer": 1, "teacher_layer": 3}
+    student = {"from_layers_of": "teacher", "layer_map": [{**layers, "from": 0}, {**layers, "from": 5}]}
+    run.write_json("provenance.json", {"student": student, "teacher": {"id": f"tiny {HOSTILE}", "depth": 1}})
+    run.write_json("environment.json", {"python": "3.11", "libraries": {"numpy": "2.0", "plotly": "6.0"}})
+    run.write_text("config.yaml", f"output: runs/example\nseed: 3\nnote: '{HOSTILE}'\n")
+    return run
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Path, str]:
+    run = make_run(tmp_path_factory.mktemp("report") / "example")
+    path = write_report(run.path)
+    return run, path, path.read_text()
+
+
+def without_plotly(html: str) -> str:
+    """The page less Plotly's own source, which is full of addresses that it never asks."""
+    scripts = re.findall(r"<script>.*?</script>", html, flags=re.DOTALL)
+    assert len(scripts) == 2, "Plotly once, and the script that draws"
+    return html.replace(scripts[0], "")
+
+
+def embedded(html: str, name: str) -> dict[str, Any]:
+    found = re.search(rf'id="data-{name}">(.*?)</script>', html, flags=re.DOTALL)
+    assert found is not None
+    figure: dict[str, Any] = json.loads(found[1])
+    return figure
+
+
+def measured_curve(values: np.ndarray, **more: Any) -> Curve:
+    ids = np.array([f"p{i}" for i in range(values.shape[1])])
+    kept: dict[str, Any] = {"name": "golden", "splits": np.full(ids.size, "test"), **more}
+    return Curve(
+        steps=np.arange(values.shape[0]), sums=values * 10, tokens=np.full(values.shape, 10.0),
+        prompt_ids=ids, **kept,
+    )  # fmt: skip
+
+
+def test_page_is_in_the_run_and_says_its_verdict_first(written: tuple[RunDir, Path, str]) -> None:
+    from potstill.diagnosis import diagnose
+
+    run, path, html = written
+    verdict = diagnose(run.path)
+    assert path == run.file("report.html")
+    heading = re.search(r"<h1>(.*?)</h1>", html)
+    assert heading is not None and verdict.sentence in heading[1].replace("&#39;", "'")
+    assert html.index("<h1>") < html.index("<h2>")
+    assert verdict.verdict.replace("_", " ") in html
+
+
+def test_hostile_text_is_escaped_wherever_it_comes_from(written: tuple[RunDir, Path, str]) -> None:
+    page = without_plotly(written[2])
+    assert 'alert("x")' not in page and "<img" not in page
+    assert page.count("&lt;script&gt;alert(&#34;x&#34;)") >= 5  # prompt, student, config, provenance
+    assert "At 100 °C &amp; 1 atm &lt;sea level&gt;." in page
+    assert "At 100 degrees ?." in page  # half a surrogate pair cannot be written
+
+
+def test_page_asks_nobody(written: tuple[RunDir, Path, str]) -> None:
+    page = without_plotly(written[2])
+    unescaped = page.replace("src=&#34;http://evil.example", "")
+    assert not re.search(r"""(src|href|action|data)\s*=\s*["']?\s*(https?:)?//""", unescaped)
+    assert not re.search(r"@import|url\(|cdn", unescaped)
+    assert "default-src 'none'" in page
+
+
+def test_scripts_are_allowed_by_hash_alone(written: tuple[RunDir, Path, str]) -> None:
+    import base64
+    import hashlib
+
+    policy = re.search(r"script-src ([^;]*);", written[2])
+    assert policy is not None and "unsafe" not in policy[1]
+    for script in re.findall(r"<script>(.*?)</script>", written[2], flags=re.DOTALL):
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy[1]
+
+
+def test_figures_hold_the_measured_points(written: tuple[RunDir, Path, str]) -> None:
+    run, _, html = written
+    records = run.evaluations()
+    test = [prompt == "test" for prompt in records[0].splits.values()]
+    means = {
+        name: [r.series[name].sums[test].sum() / r.series[name].tokens[test].sum() for r in records]
+        for name in ("proxy", "golden", "proxy_fkl")
+    }
+    path = embedded(html, "plane")["data"][0]
+    np.testing.assert_allclose(path["x"], means["proxy"])
+    np.testing.assert_allclose(path["y"], means["golden"])
+    assert path["marker"]["color"] == list(STEPS)
+    drawn = {trace.get("name"): trace for trace in embedded(html, "proxy")["data"]}
+    np.testing.assert_allclose(drawn["Proxy, forward KL"]["y"], means["proxy_fkl"])
+    assert len(embedded(html, "loss")["data"][0]["x"]) == 480
+    assert {trace["name"] for trace in embedded(html, "schedule")["data"]} == {"learning rate", "grad norm"}
+
+
+def test_teacher_and_axes_are_named(written: tuple[RunDir, Path, str]) -> None:
+    for name in ("plane", "golden"):
+        layout = embedded(written[2], name)["layout"]
+        assert any("teacher's own golden" in a["text"] for a in layout["annotations"])
+        assert "nats per token" in layout["yaxis"]["title"]["text"]
+    assert embedded(written[2], "golden")["layout"]["xaxis"]["title"]["text"] == "optimiser steps"
+
+
+def test_stored_verdict_is_used_and_its_best_step_marked(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    told = {"verdict": "hacking", "confidence": 0.97, "best_step": 200, "sentence": "It learned <mistakes>."}
+    run.write_json("verdict.json", {**told, "evidence": {"golden_rise": 0.123456, "interval": [0.1, 0.2]}})
+    html = write_report(run.path).read_text()
+    assert "<h1>It learned &lt;mistakes&gt;.</h1>" in html
+    assert "golden rise" in html and "0.1235" in html and "[0.1, 0.2]" in html
+    texts = [a["text"] for a in embedded(html, "plane")["layout"]["annotations"]]
+    assert "step 200, best" in texts and "step 480" in texts
+    assert 'data-label="step 200, best"' in html
+
+
+def test_run_with_two_evaluations_is_inconclusive(tmp_path: Path) -> None:
+    html = write_report(make_run(tmp_path / "short", steps=(0, 40), num_prompts=8).path).read_text()
+    assert "inconclusive" in html and "Proxy against golden" in html
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl"])
+def test_missing_pieces_are_named(tmp_path: Path, name: str) -> None:
+    run = RunDir(tmp_path / "bare")
+    run.write_text(name, "")
+    html = write_report(run.path).read_text()
+    assert "inconclusive" in html
+    for words in ("No evaluations", "No samples", "No provenance.json", "No environment.json"):
+        assert words in html
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunDirError, match="is not a run directory"):
+        write_report(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_differences_are_paired() -> None:
+    difficulty = np.linspace(1, 5, 40)
+    row = before_after(measured_curve(np.stack([difficulty, difficulty - 0.5])), best_step=1)
+    assert row.change.low is not None and row.change.high is not None
+    np.testing.assert_allclose([row.change.value, row.change.low, row.change.high], -0.5)
+    assert row.first.low is not None and row.first.low < 2.8 < 3.2 < row.first.high  # type: ignore[operator]
+    assert row.best is None  # the best step is the last one: no column of its own
+
+
+def test_unpaired_means_get_no_interval() -> None:
+    curve = measured_curve(np.ones((3, 1)), paired=False)
+    assert band(curve) is None
+    assert before_after(curve, None).change.low is None
+    assert len(figures.curves([curve], None).data) == 1
+
+
+def test_band_covers_the_mean_of_fresh_prompts() -> None:
+    hits = 0
+    for seed in range(200):
+        edges = band(measured_curve(np.random.default_rng(seed).normal(3, 1, (1, 60))))
+        assert edges is not None
+        hits += int(edges[0][0] <= 3 <= edges[1][0])
+    assert 180 <= hits <= 200  # 95 % of 200, give or take three standard errors
+
+
+def test_numbers_come_from_the_split_that_chose_nothing() -> None:
+    splits = np.array(["test", "selection"] * 6)
+    curve = measured_curve(np.tile([1.0, 9.0], (2, 6)), splits=splits, teacher=np.arange(12.0))
+    kept = reported(curve)
+    assert kept.per_token.tolist() == [1.0, 1.0]
+    assert kept.teacher is not None and kept.teacher.tolist() == [0, 2, 4, 6, 8, 10]
+
+
+def test_columns_skip_what_is_not_there_and_thin_by_means() -> None:
+    steps, values = column([{"step": 1, "loss": 2.0}, {"step": 2}, {"step": 3, "loss": None}], "loss")
+    assert (steps.tolist(), values.tolist()) == ([1.0], [2.0])
+    assert thinned(np.arange(4.0), np.array([1.0, 3.0, 5.0, 7.0]), 2)[1].tolist() == [2.0, 6.0]
+
+
+def test_samples_show_first_and_last_student() -> None:
+    line = {"prompt_id": "a", "prompt": "?", "teacher": "t", "reference": None}
+    lines = [{**line, "step": step, "student": f"s{step}"} for step in (0, 10, 20)]
+    (sample,) = side_by_side(lines)
+    assert sample.answers == (("student, step 0", "s0"), ("student, step 20", "s20"), ("teacher", "t"))
+    assert len(side_by_side(lines[:1])[0].answers) == 2
+
+
+def test_values_are_written_for_people() -> None:
+    assert [nats(v) for v in (-1.23456, 0.0, 0.0012345)] == ["\N{MINUS SIGN}1.235", "0.000", "0.0012"]
+    assert [plain(v) for v in (True, None, 0.123456, [1, "a"])] == ["yes", "none", "0.1235", "[1, a]"]
+
+
+def test_report_never_imports_torch(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", steps=(0, 40, 80), num_prompts=8)
+    code = (
+        "import sys; from potstill.report import write_report; write_report(sys.argv[1]); "
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not there; install Debian's chromium")
+    api = pytest.importorskip("playwright.sync_api", reason="needs the extra: pip install potstill[browser]")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_in_a_browser(browser: Any, written: tuple[RunDir, Path, str], width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    complaints: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type != "log" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append("a script from the data ran"))
+    page.on("request", lambda asked: requests.append(asked.url))
+    page.goto(written[1].as_uri())
+    page.wait_for_selector("#plot-schedule .main-svg")
+    assert page.locator("#plot-plane .scatterlayer .point").count() >= len(STEPS)
+    assert page.locator("#plot-golden .scatterlayer .point").count() == len(STEPS)
+    assert page.locator("#plot-loss .scatterlayer path.js-line").count() == 2
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert len([url for url in requests if url.startswith("file:")]) == 1
+    page.close()
