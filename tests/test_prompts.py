@@ -89,9 +89,7 @@ def test_a_json_file_may_also_hold_json_lines(tmp_path):
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_answers_that_look_like_dates_or_numbers_stay_as_written(tmp_path, suffix):
-    rows = [
-        {"prompt": f"When? {n}", "reference": answer} for n, answer in enumerate(["2020-01-01", "2021-02-03"])
-    ]
+    rows = [{"prompt": f"When? {n}", "reference": answer} for n, answer in enumerate(["2020-01-01", "2021-02-03"])]
     path = WRITERS[suffix](tmp_path / f"dates{suffix}", rows)
     prompts = read_prompts(Prompts(path=path, reference="reference"))
     assert [prompt.reference for prompt in prompts] == ["2020-01-01", "2021-02-03"]
@@ -233,9 +231,7 @@ def test_a_conversation_takes_its_reference_from_a_column_when_it_ends_with_the_
 
 def test_two_references_for_one_conversation_are_refused(tmp_path):
     path = write_jsonl(tmp_path / "p.jsonl", [{"m": [user("one"), assistant("1")], "answer": "1"}])
-    assert "Remove the setting `reference`, or that last turn" in refusal(
-        path, messages="m", reference="answer"
-    )
+    assert "Remove the setting `reference`, or that last turn" in refusal(path, messages="m", reference="answer")
 
 
 def test_two_system_messages_are_refused(tmp_path):

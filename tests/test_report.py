@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ import pytest
 from potstill.records import Curve, EvaluationRecord, Measured
 from potstill.report import figures, write_report
 from potstill.report.numbers import band, before_after, column, reported, thinned
-from potstill.report.page import nats, plain, side_by_side
+from potstill.report.page import nats, plain
+from potstill.report.sections import side_by_side
 from potstill.run_dir import RunDir, RunDirError
 
 HOSTILE = '</pre></script><script>alert("x")</script><img src="http://evil.example/a.png" onerror="alert(1)">'
@@ -63,7 +67,10 @@ def make_run(path: Path, steps: tuple[int, ...] = STEPS, num_prompts: int = 64) 
         run.append("metrics.jsonl", {"step": step, "loss": loss, **rates})
     layers = {"student_layer": 1, "teacher_layer": 3}
     student = {"from_layers_of": "teacher", "layer_map": [{**layers, "from": 0}, {**layers, "from": 5}]}
-    run.write_json("provenance.json", {"student": student, "teacher": {"id": f"tiny {HOSTILE}", "depth": 1}})
+    run.write_json(
+        "provenance.json",
+        {"golden": "oracle", "student": student, "teacher": {"id": f"tiny {HOSTILE}", "depth": 1}},
+    )
     run.write_json("environment.json", {"python": "3.11", "libraries": {"numpy": "2.0", "plotly": "6.0"}})
     run.write_text("config.yaml", f"output: runs/example\nseed: 3\nnote: '{HOSTILE}'\n")
     return run
@@ -105,8 +112,8 @@ def test_page_is_in_the_run_and_says_its_verdict_first(written: tuple[RunDir, Pa
     run, path, html = written
     verdict = diagnose(run.path)
     assert path == run.file("report.html")
-    heading = re.search(r"<h1>(.*?)</h1>", html)
-    assert heading is not None and verdict.sentence in heading[1].replace("&#39;", "'")
+    said = re.search(r'<h1>(.*?)</h1>\s*<p class="rest">(.*?)</p>', html)
+    assert said is not None and verdict.sentence == unescape(f"{said[1]} {said[2]}")
     assert html.index("<h1>") < html.index("<h2>")
     assert verdict.verdict.replace("_", " ") in html
 
@@ -128,10 +135,7 @@ def test_page_asks_nobody(written: tuple[RunDir, Path, str]) -> None:
 
 
 def test_scripts_are_allowed_by_hash_alone(written: tuple[RunDir, Path, str]) -> None:
-    import base64
-    import hashlib
-
-    policy = re.search(r"script-src ([^;]*);", written[2])
+    policy = re.search(r"script-src (.*?); style-src", unescape(without_plotly(written[2])))
     assert policy is not None and "unsafe" not in policy[1]
     for script in re.findall(r"<script>(.*?)</script>", written[2], flags=re.DOTALL):
         assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy[1]
@@ -156,11 +160,12 @@ def test_figures_hold_the_measured_points(written: tuple[RunDir, Path, str]) -> 
 
 
 def test_teacher_and_axes_are_named(written: tuple[RunDir, Path, str]) -> None:
-    for name in ("plane", "golden"):
-        layout = embedded(written[2], name)["layout"]
-        assert any("teacher's own golden" in a["text"] for a in layout["annotations"])
-        assert "nats per token" in layout["yaxis"]["title"]["text"]
-    assert embedded(written[2], "golden")["layout"]["xaxis"]["title"]["text"] == "optimiser steps"
+    plane, golden = embedded(written[2], "plane"), embedded(written[2], "golden")
+    assert any("the teacher's own" in a["text"] for a in plane["layout"]["annotations"])
+    assert any("the teacher's own" in trace.get("name", "") for trace in golden["data"])
+    titles = [f["layout"][axis]["title"]["text"] for f in (plane, golden) for axis in ("xaxis", "yaxis")]
+    assert titles[:2] == ["proxy, nats per token", "golden, nats per token"]
+    assert titles[2:] == ["optimiser steps", "nats per token"]
 
 
 def test_stored_verdict_is_used_and_its_best_step_marked(tmp_path: Path) -> None:
@@ -171,8 +176,8 @@ def test_stored_verdict_is_used_and_its_best_step_marked(tmp_path: Path) -> None
     assert "<h1>It learned &lt;mistakes&gt;.</h1>" in html
     assert "golden rise" in html and "0.1235" in html and "[0.1, 0.2]" in html
     texts = [a["text"] for a in embedded(html, "plane")["layout"]["annotations"]]
-    assert "step 200, best" in texts and "step 480" in texts
-    assert 'data-label="step 200, best"' in html
+    assert "best, step 200" in texts and "step 480" in texts
+    assert 'data-label="best, step 200"' in html
 
 
 def test_run_with_two_evaluations_is_inconclusive(tmp_path: Path) -> None:
@@ -212,6 +217,14 @@ def test_unpaired_means_get_no_interval() -> None:
     assert len(figures.curves([curve], None).data) == 1
 
 
+def test_run_of_means_says_that_it_has_no_intervals(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "means")
+    for step in range(0, 100, 10):
+        run.write_evaluation(EvaluationRecord(step, {}, {}, {"proxy": 1 / (1 + step), "golden": 2.0}))
+    html = write_report(run.path).read_text()
+    assert "There are no intervals" in html and "95 % interval over prompts" not in html
+
+
 def test_band_covers_the_mean_of_fresh_prompts() -> None:
     hits = 0
     for seed in range(200):
@@ -222,11 +235,19 @@ def test_band_covers_the_mean_of_fresh_prompts() -> None:
 
 
 def test_numbers_come_from_the_split_that_chose_nothing() -> None:
-    splits = np.array(["test", "selection"] * 6)
-    curve = measured_curve(np.tile([1.0, 9.0], (2, 6)), splits=splits, teacher=np.arange(12.0))
+    splits = np.array(["test", "selection"] * 8)
+    curve = measured_curve(np.tile([1.0, 9.0], (2, 8)), splits=splits, teacher=np.arange(16.0))
     kept = reported(curve)
     assert kept.per_token.tolist() == [1.0, 1.0]
-    assert kept.teacher is not None and kept.teacher.tolist() == [0, 2, 4, 6, 8, 10]
+    assert kept.teacher is not None and kept.teacher.tolist() == list(range(0, 16, 2))
+    few = measured_curve(np.ones((2, 9)), splits=np.array(["test"] + ["selection"] * 8))
+    assert reported(few).prompt_ids.size == 9
+
+
+def test_evaluation_that_is_not_finite_is_left_out() -> None:
+    values = np.ones((3, 10))
+    values[2, 4] = np.inf
+    assert reported(measured_curve(values)).steps.tolist() == [0, 1]
 
 
 def test_columns_skip_what_is_not_there_and_thin_by_means() -> None:
@@ -245,7 +266,7 @@ def test_samples_show_first_and_last_student() -> None:
 
 def test_values_are_written_for_people() -> None:
     assert [nats(v) for v in (-1.23456, 0.0, 0.0012345)] == ["\N{MINUS SIGN}1.235", "0.000", "0.0012"]
-    assert [plain(v) for v in (True, None, 0.123456, [1, "a"])] == ["yes", "none", "0.1235", "[1, a]"]
+    assert [plain(v) for v in (True, None, 0.123456, [1, "a"])] == ["yes", "\N{EN DASH}", "0.1235", "[1, a]"]
 
 
 def test_report_never_imports_torch(tmp_path: Path) -> None:

@@ -215,9 +215,7 @@ def test_the_similarity_is_that_of_word_3_grams():
 
 
 def test_short_prompts_are_compared_by_their_words():
-    found = near_duplicates(
-        [prompt("a", "Purple cats?")], [prompt("b", "purple cats"), prompt("c", "purple")], 0.5
-    )
+    found = near_duplicates([prompt("a", "Purple cats?")], [prompt("b", "purple cats"), prompt("c", "purple")], 0.5)
     assert [(one.held_out.id, one.similarity) for one in found] == [("b", 1.0), ("c", 0.5)]
 
 
@@ -247,9 +245,7 @@ def test_accents_and_vowel_signs_belong_to_their_words():
 
 
 def test_a_system_message_that_all_share_makes_no_duplicates():
-    system = (
-        "You are a patient teacher who answers every question of a child in one short and friendly sentence."
-    )
+    system = "You are a patient teacher who answers every question of a child in one short and friendly sentence."
     one, other = (
         prompt("a", "Why do cats purr?", system=system),
         prompt("b", "Why does it rain?", system=system),
@@ -270,9 +266,7 @@ def test_near_duplicates_are_refused_with_both_texts(tmp_path):
 def test_near_duplicates_can_be_dropped_and_are_named(tmp_path):
     texts = {f"h{n}": one.flat_text() for n, one in enumerate(made_up(6, seed=1))}
     texts["copy"] = made_up(1)[0].flat_text().title()
-    training, held_out, notes = split_prompts(
-        made_up(10), prompts_file(tmp_path / "test.jsonl", texts), DROP, seed=0
-    )
+    training, held_out, notes = split_prompts(made_up(10), prompts_file(tmp_path / "test.jsonl", texts), DROP, seed=0)
     assert training == made_up(10)
     assert ids(held_out) == [f"h{n}" for n in range(6)]
     assert len(notes) == 1 and "held out copy:" in notes[0] and "training p0-0:" in notes[0]

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["__version__", "diagnose", "distil", "load_run"]
 
-_HOMES = {"distil": "potstill.training.distil", "diagnose": "potstill.diagnosis", "load_run": "potstill.config"}
+_HOMES = {
+    "distil": "potstill.training.distil",
+    "diagnose": "potstill.diagnosis",
+    "load_run": "potstill.config",
+}
 
 
 def __getattr__(name: str) -> Any:

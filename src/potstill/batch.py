@@ -20,7 +20,10 @@ from torch import Tensor
 class TeacherTargets(Protocol):
     """What the teacher says about the N counted positions, row by row."""
 
-    fingerprint: str  # of the model that said it
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that said it."""
+        ...
 
     def log_probs(self, start: int, stop: int, temperature: float) -> Tensor:
         """fp32 [stop - start, V] over the student's columns, softmax at `temperature`."""

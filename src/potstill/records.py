@@ -17,9 +17,7 @@ import numpy as np
 Split = Literal["train", "selection", "test"]
 Provenance = Literal["reference", "teacher", "student", "corpus"]
 FinishReason = Literal["stop", "length", "given"]
-VerdictName = Literal[
-    "healthy", "still_improving", "hacking", "suspected_hacking", "overfitting", "inconclusive"
-]
+VerdictName = Literal["healthy", "still_improving", "hacking", "suspected_hacking", "overfitting", "inconclusive"]
 
 #: The splits that training never sees. `selection` may choose things (a change
 #: point, a temperature); `test` reports.

@@ -10,7 +10,7 @@ allowed, the teacher runs at every step instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -46,7 +46,13 @@ class LocalTeacher:
         self._group_of = {row: group for group in groups for row in group}
         self._kept: dict[int, Tensor] = {}
 
-    @torch.no_grad()
+    def prepare(self, on_group: Callable[[int, int], None]) -> None:
+        """Compute all that will be kept; `on_group(rows, tokens)` is told of each group."""
+        groups = {id(group): group for group in self._group_of.values()} if self.keeps else {}
+        for group in groups.values():
+            self._compute(group)
+            on_group(len(group), sum(self.rows[i].num_tokens for i in group))
+
     def targets(self, row_ids: Sequence[int], batch: TokenBatch) -> TeacherTargets:
         """What the teacher says about the counted positions of `batch`, whose rows are `row_ids`."""
         if not self.keeps:
@@ -57,6 +63,7 @@ class LocalTeacher:
         hidden = torch.cat([self._kept[row] for row in row_ids]).to(self.device)
         return self.scored.as_targets(hidden, self.alignment, self.fingerprint)
 
+    @torch.no_grad()
     def _compute(self, group: Sequence[int]) -> None:
         batch = collate([self.rows[i] for i in group], self.layout).to(self.device)
         hidden = self.scored.hidden(batch).cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,8 @@ app = typer.Typer(
 )
 Config = Annotated[Path, typer.Argument(help="A YAML file, such as recipes/quickstart.yaml.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Settings to change, such as training.steps=20.", metavar="key.path=value")
+    list[str] | None,
+    typer.Argument(help="Settings to change, such as training.steps=20.", metavar="key.path=value"),
 ]
 RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
 
@@ -73,6 +75,7 @@ def main() -> None:
     """Entry point: errors meant for the user are shown without a traceback."""
     from potstill.cli.errors import explained
 
+    os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
     with explained():
         app(standalone_mode=True)
     sys.exit(0)

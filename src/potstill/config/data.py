@@ -125,9 +125,7 @@ class NoCompletions(Frozen):
     """How the teacher is sampled on held-out prompts, for the monitor."""
 
 
-Completions = Annotated[
-    SampledCompletions | FileCompletions | NoCompletions, Field(discriminator="kind")
-]
+Completions = Annotated[SampledCompletions | FileCompletions | NoCompletions, Field(discriminator="kind")]
 
 
 class NearDuplicates(Frozen):
@@ -150,5 +148,5 @@ class Data(Frozen):
     max_length: int = Field(default=1024, ge=8)
     """Longest prompt and completion together, in tokens. A prompt that leaves no room is an error."""
     near_duplicates: NearDuplicates = NearDuplicates()
-    chat_template_kwargs: dict[str, bool | str] = {}
+    chat_template_kwargs: dict[str, bool | str] = Field(default={})
     """Passed to the tokenizer's chat template, such as enable_thinking: false."""

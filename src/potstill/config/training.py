@@ -13,7 +13,7 @@ class OfflineSource(Frozen):
     """Completions that exist before training; every epoch visits each row once."""
 
     kind: Literal["offline"]
-    fractions: dict[Literal["teacher", "reference", "corpus"], float] = {"teacher": 1.0}
+    fractions: dict[Literal["teacher", "reference", "corpus"], float] = Field(default={"teacher": 1.0})
     """Share of every batch's rows by who wrote them; sums to 1."""
 
     @model_validator(mode="after")

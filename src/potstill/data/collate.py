@@ -59,11 +59,11 @@ def collate(rows: Sequence[Row], layout: Layout) -> TokenBatch:
         return _encoder_decoder(rows, layout)
     inputs, targets, counted = [], [], []
     for row in rows:
-        ids = row.prompt + row.answer
+        tokens = row.prompt + row.answer
         flags = row.prompt_counted + (True,) * len(row.answer)
-        inputs.append(ids[:-1])
+        inputs.append(tokens[:-1])
         counted.append(flags[1:])
-        targets.append(tuple(t if c else 0 for t, c in zip(ids[1:], flags[1:], strict=True)))
+        targets.append(tuple(t if c else 0 for t, c in zip(tokens[1:], flags[1:], strict=True)))
     ids, mask = _pad(inputs, layout.pad_id, layout.side)
     return TokenBatch(
         input_ids=ids,
@@ -92,9 +92,7 @@ def _encoder_decoder(rows: Sequence[Row], layout: Layout) -> TokenBatch:
     )
 
 
-def _pad(
-    sequences: Sequence[Sequence[int]], value: int, side: Literal["left", "right"]
-) -> tuple[Tensor, Tensor]:
+def _pad(sequences: Sequence[Sequence[int]], value: int, side: Literal["left", "right"]) -> tuple[Tensor, Tensor]:
     """([B, T] padded, [B, T] mask)."""
     longest = max(len(sequence) for sequence in sequences)
     ids = torch.full((len(sequences), longest), value, dtype=torch.long)

@@ -43,9 +43,7 @@ class NearDuplicate:
     similarity: float
 
 
-def near_duplicates(
-    training: Iterable[Prompt], held_out: Sequence[Prompt], threshold: float
-) -> list[NearDuplicate]:
+def near_duplicates(training: Iterable[Prompt], held_out: Sequence[Prompt], threshold: float) -> list[NearDuplicate]:
     """The held-out prompts with a similarity of at least `threshold` to a training prompt, in order."""
     held_out_grams = [word_grams(prompt) for prompt in held_out]
     frequency = Counter(gram for grams in held_out_grams for gram in grams)

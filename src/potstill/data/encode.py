@@ -57,15 +57,11 @@ def _render(
             "Set data.prompts.chat: false to show prompts as plain text."
         )
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    rendered: str = tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=answer_next, **template
-    )
+    rendered: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next, **template)
     return rendered
 
 
-def _assistant_spans(
-    tokenizer: Any, prompt: Prompt, text: str, template: dict[str, Any]
-) -> list[tuple[int, int]]:
+def _assistant_spans(tokenizer: Any, prompt: Prompt, text: str, template: dict[str, Any]) -> list[tuple[int, int]]:
     """Where in the rendered text the earlier assistant turns stand, with their end token."""
     assert prompt.messages is not None
     spans = []

@@ -119,16 +119,12 @@ def _conversation(entry: Entry, column: str, system: str | None) -> tuple[tuple[
 def _message(turn: Any, where: str) -> Message:
     if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
         found = ", ".join(map(repr, turn)) if isinstance(turn, dict) else _kind(turn)
-        raise PromptError(
-            f"{where}: expected role and content, found {found}. Rename them, or leave the row out."
-        )
+        raise PromptError(f"{where}: expected role and content, found {found}. Rename them, or leave the row out.")
     role = turn["role"]
     if role not in _ROLES:
         other = _OTHER_ROLES.get(str(role))
         mend = f"Write {other!r}." if other else "Leave the row out."
-        raise PromptError(
-            f"{where}: expected role {', '.join(_ROLES[:2])} or {_ROLES[2]}, found {role!r}. {mend}"
-        )
+        raise PromptError(f"{where}: expected role {', '.join(_ROLES[:2])} or {_ROLES[2]}, found {role!r}. {mend}")
     if role == "system" and turn["content"] == "":
         return Message("system", "")  # some chat templates put a default where there is none
     return Message(role, _text(Entry(where, turn), "content"))

@@ -48,9 +48,7 @@ def completion_rows(completions: Iterable[Completion], encoded: Mapping[str, Enc
     ]
 
 
-def reference_rows(
-    tokenizer: Any, prompts: Iterable[Prompt], encoded: Mapping[str, EncodedPrompt]
-) -> list[Row]:
+def reference_rows(tokenizer: Any, prompts: Iterable[Prompt], encoded: Mapping[str, EncodedPrompt]) -> list[Row]:
     """A row for each prompt that has a reference answer."""
     return [
         Row(

@@ -60,9 +60,7 @@ def hash_share(seed: int, purpose: str, name: str) -> float:
 def _chosen(prompts: Sequence[Prompt], held_out: HeldOutFraction | HeldOutGroups, seed: int) -> set[str]:
     """Ids of the held-out prompts."""
     if isinstance(held_out, HeldOutFraction) and not held_out.by_group:
-        return {
-            prompt.id for prompt in prompts if hash_share(seed, "held out", prompt.id) < held_out.fraction
-        }
+        return {prompt.id for prompt in prompts if hash_share(seed, "held out", prompt.id) < held_out.fraction}
     sizes = _group_sizes(prompts)
     if isinstance(held_out, HeldOutGroups):
         groups = _named_groups(sizes, held_out)

@@ -56,16 +56,12 @@ def read_completion_file(
     """
     path = Path(path)
     if not path.is_file():
-        raise StoreError(
-            f"no completions at {path}: expected JSON lines with prompt_id and text (or token_ids)"
-        )
+        raise StoreError(f"no completions at {path}: expected JSON lines with prompt_id and text (or token_ids)")
     counts: dict[str, int] = {}
     found = []
     for number, line in enumerate(read_lines(path), start=1):
         if "prompt_id" not in line or ("text" not in line and "token_ids" not in line):
-            raise StoreError(
-                f"{path}, line {number}: needs prompt_id and text (or token_ids), found {sorted(line)}"
-            )
+            raise StoreError(f"{path}, line {number}: needs prompt_id and text (or token_ids), found {sorted(line)}")
         name = str(line["prompt_id"])
         if name not in prompt_ids:
             continue

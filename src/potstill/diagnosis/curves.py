@@ -22,10 +22,10 @@ import numpy as np
 from potstill.diagnosis.noise import NUM_DRAWS, Noise, draw_noise, falling_levels
 from potstill.records import Curve
 
-#: A rise is called when its p-value is at most this. 0.035 and not 0.05, because
+#: A rise is called when its p-value is at most this. 0.025 and not 0.05, because
 #: the correlation of the jitter is a guess: it keeps false alarms at 5 % or below
 #: up to a correlation of 0.5 between neighbours (benchmarks/false_alarms.py).
-ALARM_LEVEL = 0.035
+ALARM_LEVEL = 0.025
 MIN_AFTER = 4  # evaluations after a change point that a slope is fitted to
 MAX_EVALUATIONS = 60  # denser logs are averaged; their neighbours are too alike to count singly
 
@@ -131,31 +131,32 @@ def slope_weights(steps: np.ndarray) -> np.ndarray:
 
 def rise_test(curve: Curve) -> Rise:
     """The U test; `curve` must come from `usable` and hold more than four evaluations."""
-    low = int(lowest(curve.per_token))
-    if low > len(curve.steps) - MIN_AFTER - 1:
-        return Rise(1.0, None, None)
     halves = prompt_halves(curve)
     curves = np.stack([curve.sums[:, half].sum(1) / curve.tokens[:, half].sum(1) for half in halves])
+    chosen = lowest(curves)[::-1]  # each half takes the other's choice
+    low = int(lowest(curve.per_token))
+    if max(low, *chosen) > len(curve.steps) - MIN_AFTER - 1:
+        return Rise(1.0, None, None)
     noise = draw_noise(curve, halves, low)
     weights = slope_weights(curve.steps.astype(float))
-    sharpness = 1 / np.sqrt(np.maximum((weights**2).sum(1), 1e-300)) * (weights != 0).any(1)
-    chosen = lowest(curves)[::-1]  # each half takes the other's choice
     slopes = (weights[chosen] * curves).sum(1)
-    statistic = float((slopes * sharpness[chosen]).mean())
-    spans = curve.steps[-1] - curve.steps[np.minimum(chosen + 1, len(curve.steps) - 1)]
-    rise = float((slopes * spans).mean())
+    spans = curve.steps[-1] - curve.steps[chosen + 1]
+    rise, span = float((slopes * spans).mean()), float(spans.mean())
     errors = ((noise.halves + noise.jitter) * (weights[chosen] * spans[:, None])[:, None]).sum(-1).mean(0)
-    span = float(spans.mean())
-    trend = Trend(int(curve.steps[low]), rise / span if span else 0.0, span, errors)
     p = 1.0
-    if rise > 1e-9 * float(np.abs(curve.per_token).max()):
-        p = share(replay(curve.per_token, low, noise, weights, sharpness) >= statistic)
+    if rise > 1e-9 * float(np.abs(curve.per_token).max()):  # more than rounding
+        statistic = standardised(slopes, weights, chosen)
+        p = share(replay(curve.per_token, low, noise, weights) >= statistic)
+    trend = Trend(int(curve.steps[low]), rise / span, span, errors)
     return Rise(p, int(curve.steps[low]), trend, (float(slopes[0]), float(slopes[1])))
 
 
-def replay(
-    values: np.ndarray, low: int, noise: Noise, weights: np.ndarray, sharpness: np.ndarray
-) -> np.ndarray:
+def standardised(slopes: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Mean over the halves (axis 0) of slope / its error under independent noise of size 1."""
+    return np.asarray((slopes / np.sqrt((weights**2).sum(1))[chosen]).mean(0))
+
+
+def replay(values: np.ndarray, low: int, noise: Noise, weights: np.ndarray) -> np.ndarray:
     """[D] the statistic on curves that only fall: the measured fall, then flat, with drawn noise.
 
     The flat part begins where the fall meets the level of the tail, the hardest
@@ -166,7 +167,11 @@ def replay(
     flat[: low + 1] = np.maximum(falling_levels(values[: low + 1])[0], level)
     drawn = flat + noise.halves + noise.jitter
     chosen = lowest(drawn)[::-1]
-    return np.asarray(((weights[chosen] * drawn).sum(-1) * sharpness[chosen]).mean(0))
+    testable = (chosen <= len(values) - MIN_AFTER - 1).all(0)
+    statistic = np.full(len(testable), -np.inf)
+    drawn, chosen = drawn[:, testable], chosen[:, testable]
+    statistic[testable] = standardised((weights[chosen] * drawn).sum(-1), weights, chosen)
+    return statistic
 
 
 def trend_after(curve: Curve, step: int) -> Trend:

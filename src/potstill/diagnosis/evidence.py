@@ -88,7 +88,8 @@ def measured(found: Findings) -> dict[str, Any]:
         "proxy_rise": rise_numbers(found.proxy_rise),
         "proxy_change": {
             **trend_numbers(after),
-            "equivalence_p": after.chance_above(delta),
+            "equivalence_p": after.chance_above(found.margin),
+            "equivalence_margin": float(found.margin),
             "worse_p": after.chance_below(delta),
         },
         "golden_tail": trend_numbers(found.golden_tail),

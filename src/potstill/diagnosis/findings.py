@@ -33,6 +33,17 @@ class Findings:
     proxy_tail: Trend
     per_fifth: float  # steps in a fifth of the run
 
+    @property
+    def margin(self) -> float:
+        """How much worse proxy may be and still count as no worse.
+
+        delta, or half of golden's rise where that is more: whatever proxy did then, it
+        does not explain most of the rise. With delta alone a large rise stayed nameless
+        in half of the simulated runs.
+        """
+        rise = self.golden_rise.trend
+        return max(self.delta, 0.0 if rise is None else rise.change / 2)
+
 
 def missing_for_findings(curves: Mapping[str, Curve]) -> list[str]:
     """Why the curves cannot be judged; empty when they can."""
@@ -44,13 +55,9 @@ def missing_for_findings(curves: Mapping[str, Curve]) -> list[str]:
         curve = curves[name]
         num = int((usable_steps(curve) > 0).sum())
         if num < MIN_EVALUATIONS:
-            reasons.append(
-                f"{name} has {num} usable evaluations after step 0, at least {MIN_EVALUATIONS} are needed"
-            )
+            reasons.append(f"{name} has {num} usable evaluations after step 0, at least {MIN_EVALUATIONS} are needed")
         if curve.paired and len(curve.prompt_ids) < MIN_PROMPTS:
-            reasons.append(
-                f"{name} was measured on {len(curve.prompt_ids)} prompts, at least {MIN_PROMPTS} are needed"
-            )
+            reasons.append(f"{name} was measured on {len(curve.prompt_ids)} prompts, at least {MIN_PROMPTS} are needed")
     return reasons
 
 

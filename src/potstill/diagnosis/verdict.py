@@ -1,7 +1,7 @@
 """What the curves of a run mean, in one word, one sentence, and its evidence.
 
     golden (not the teacher's signal) after its change point
-        rises, proxy not worse than delta   hacking (with an oracle)
+        rises, proxy not worse (margin)     hacking (with an oracle)
                                             suspected_hacking (a verifier agrees)
                                             drift, noted under the words below
         rises, proxy rises beyond delta     overfitting
@@ -10,7 +10,8 @@
     neither                                 still_improving or healthy
     too few or too noisy                    inconclusive
 
-delta is 2 % of the run's proxy gain. `confidence` is 1 minus the larger p-value
+delta is 2 % of the run's proxy gain; the margin of the equivalence test is delta, or
+half of golden's rise where that is more. `confidence` is 1 minus the larger p-value
 of the tests that the word rests on; for healthy and still_improving it is the
 share of the bootstrap that agrees; inconclusive claims nothing and has 0. It is at
 most 0.5 where only means were logged or where raw reference NLL rose alone, and at
@@ -83,7 +84,7 @@ def best_step(curves: Mapping[str, Curve], found: Findings, looks: int) -> int:
 def decide(found: Findings, oracle: bool, looks: int) -> Decision:
     """Alarms first, then the calm words."""
     rise, after, verifier = found.golden_rise, found.proxy_after, found.verifier_rise
-    not_worse, worse = after.chance_above(found.delta), after.chance_below(found.delta)
+    not_worse, worse = after.chance_above(found.margin), after.chance_below(found.delta)
     if rise.passed(looks) and worse <= LEVEL:
         return Decision("overfitting", 1 - max(rise.p, worse))
     if proxy_got_worse(found.proxy_rise, found.delta, looks):

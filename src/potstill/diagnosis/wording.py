@@ -60,8 +60,7 @@ def still_improving(facts: Facts) -> str:
     name = "golden" if facts["golden_kind"] == "oracle" else "proxy"
     tail = facts[f"{name}_tail"]
     return (
-        f"The student is still improving: {moved(name, tail)} after step {tail['after_step']}. "
-        "More steps should help."
+        f"The student is still improving: {moved(name, tail)} after step {tail['after_step']}. More steps should help."
     )
 
 
@@ -74,7 +73,10 @@ def healthy(facts: Facts) -> str:
 
 
 def inconclusive(facts: Facts) -> str:
-    return f"Too little to judge: {'; '.join(facts['reasons'])}. Log instead: {facts['log_instead']}."
+    head = "Too little to judge"
+    if facts["share_not_explained_by_proxy"] is not None and not facts["style_or_calibration_drift"]:
+        head = f"{golden_rose(facts)} It cannot be named yet"
+    return f"{head}: {'; '.join(facts['reasons'])}. Log instead: {facts['log_instead']}."
 
 
 def golden_rose(facts: Facts) -> str:

@@ -34,7 +34,8 @@ class Request:
 class Sampler(Protocol):
     """Answers a batch of requests."""
 
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str: ...
 
     def sample(self, requests: Sequence[Request]) -> list[Completion]: ...
 
@@ -60,10 +61,12 @@ def sample_all(
 ) -> list[Completion] | None:
     """Sample what is not on disk yet; completions in the order of `requests`.
 
-    `on_batch(completions, tokens)` is told of each batch and may return True to stop:
-    then None is returned, and the next call goes on from there.
+    `on_batch(completions, tokens)` is told what is on disk already (with 0 tokens) and then of each
+    batch, and may return True to stop: then None is returned, and the next call goes on from there.
     """
     done = store.read(sampler.fingerprint)
+    if len(done) < len(requests):
+        on_batch(len(done), 0)
     open_requests = missing([(r.prompt_id, r.index) for r in requests], done)
     for batch in plan_batches(requests, batch_rows):
         wanted = [r for r in batch if (r.prompt_id, r.index) in open_requests]

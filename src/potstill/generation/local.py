@@ -57,7 +57,7 @@ def tempered(scores: Tensor, sampling: Sampling) -> Tensor:
     return probabilities
 
 
-def end_ids(model: nn.Module, tokenizer: Any) -> set[int]:
+def end_ids(model: Any, tokenizer: Any) -> set[int]:
     """All tokens that end a completion of this model."""
     listed = model.generation_config.eos_token_id
     several = listed if isinstance(listed, list) else [listed]
@@ -68,7 +68,7 @@ def end_ids(model: nn.Module, tokenizer: Any) -> set[int]:
 class LocalSampler:
     """Samples from a Transformers model in this process."""
 
-    model: nn.Module
+    model: Any  # a Transformers model
     tokenizer: Any
     fingerprint: str
     revision: str | None
@@ -92,7 +92,7 @@ class LocalSampler:
             do_sample=False,
             eos_token_id=sorted(ends),
             pad_token_id=_pad_id(self.tokenizer),
-            bos_token_id=self.model.config.bos_token_id,
+            bos_token_id=getattr(self.model.config, "bos_token_id", None),
             decoder_start_token_id=getattr(self.model.config, "decoder_start_token_id", None),
         )
         with self._precision(device):
@@ -102,7 +102,7 @@ class LocalSampler:
         start = 1 if self.model.config.is_encoder_decoder else ids.shape[1]
         log_probs = torch.stack(draw.log_probs, 1).tolist()
         rows = output[:, start:].tolist()
-        return [self._finish(r, *pair, ends) for r, *pair in zip(requests, rows, log_probs, strict=True)]
+        return [self._finish(*each, ends) for each in zip(requests, rows, log_probs, strict=True)]
 
     def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()

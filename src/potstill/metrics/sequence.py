@@ -32,5 +32,7 @@ def row_counts(batch: TokenBatch) -> Tensor:
 def measured(prompt_ids: Sequence[str], sums: Sequence[float], tokens: Sequence[int]) -> Measured:
     """A series for an EvaluationRecord."""
     return Measured(
-        np.array(prompt_ids, dtype=np.str_), np.array(sums, dtype=np.float64), np.array(tokens, dtype=np.int64)
+        np.array(prompt_ids, dtype=np.str_),
+        np.array(sums, dtype=np.float64),
+        np.array(tokens, dtype=np.int64),
     )

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from potstill.config.model import FolderModel, GgufModel, HubModel
@@ -30,7 +29,7 @@ class ModelError(ValueError):
 class Loaded:
     """A model with what is needed to feed it and to name it."""
 
-    model: nn.Module  # a Transformers model with a language-model head
+    model: Any  # a Transformers model with a language-model head; typed loosely, as that library is
     tokenizer: Any
     fingerprint: str  # of the source: where it is, its revision, its files' sizes and heads
     revision: str | None
@@ -154,7 +153,7 @@ def _dequantised() -> dict[str, Any]:
     return {} if config_class is None else {"quantization_config": config_class(dequantize=True)}
 
 
-def _forget_quantisation(model: nn.Module) -> None:
+def _forget_quantisation(model: Any) -> None:
     """The weights are plain by now; the marker left on the model would forbid saving it."""
     for name in ("hf_quantizer", "is_quantized", "quantization_method"):
         model.__dict__.pop(name, None)

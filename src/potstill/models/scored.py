@@ -26,7 +26,9 @@ Sums = dict[str, Tensor]
 class ScoredModel(nn.Module):
     """A Transformers language model, decoder-only or encoder-decoder, that scores batches."""
 
-    def __init__(self, model: nn.Module):
+    model: Any
+
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 

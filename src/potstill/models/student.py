@@ -23,7 +23,7 @@ BLOCK_LISTS = ("layers", "block", "h", "blocks")
 
 def build_student(
     config: LayersStudent | LoadedStudent | ScratchStudent, teacher: Loaded, seed: int
-) -> tuple[nn.Module, Any, dict[str, Any]]:
+) -> tuple[Any, Any, dict[str, Any]]:
     """The student in fp32 on the CPU, its tokenizer, and its lineage.
 
     Lineage is plain data: for a cut student, which of its layers came from where.
@@ -49,7 +49,7 @@ def spread(total: int, keep: int) -> tuple[int, ...]:
     return tuple(round(i * (total - 1) / (keep - 1)) for i in range(keep))
 
 
-def from_layers(teacher: nn.Module, config: LayersStudent) -> tuple[nn.Module, dict[str, list[int]]]:
+def from_layers(teacher: Any, config: LayersStudent) -> tuple[Any, dict[str, list[int]]]:
     """A copy of the teacher in fp32 with only the chosen layers.
 
     The map says for each stack, layer by layer, which layer of the teacher it was.
@@ -76,7 +76,7 @@ def from_layers(teacher: nn.Module, config: LayersStudent) -> tuple[nn.Module, d
     return student.eval(), {name: list(kept) for name, kept in chosen.items()}
 
 
-def from_scratch(config: ScratchStudent, teacher: Loaded, seed: int) -> nn.Module:
+def from_scratch(config: ScratchStudent, teacher: Loaded, seed: int) -> Any:
     """Random weights, drawn from `seed`, over the teacher's vocabulary."""
     tokenizer = teacher.tokenizer
     ids = {
@@ -114,7 +114,7 @@ def from_scratch(config: ScratchStudent, teacher: Loaded, seed: int) -> nn.Modul
         return AutoModelForSeq2SeqLM.from_config(t5).to(torch.float32).eval()
 
 
-def _stacks(model: nn.Module) -> dict[str, nn.ModuleList]:
+def _stacks(model: Any) -> dict[str, nn.ModuleList]:
     """The model's lists of blocks, by stack: `decoder`, and `encoder` where there is one."""
     found = {"decoder": _blocks(model.get_decoder())}
     if model.config.is_encoder_decoder:
@@ -155,7 +155,7 @@ def _set_depth(config: Any, depth: dict[str, int]) -> None:
         config.num_layers, config.num_decoder_layers = depth["encoder"], depth["decoder"]
 
 
-def _renamed(teacher: nn.Module, chosen: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+def _renamed(teacher: Any, chosen: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """The teacher's weights under the student's names."""
     prefixes = {
         name: next(path for path, module in teacher.named_modules() if module is blocks)

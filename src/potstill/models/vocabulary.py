@@ -50,9 +50,7 @@ def align(teacher: Any, student: Any, teacher_width: int, student_width: int) ->
     ours, theirs = token_strings(student), token_strings(teacher)
     differing = sorted(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
     if differing:
-        shown = "; ".join(
-            f"id {i}: teacher {theirs.get(i)!r}, student {ours.get(i)!r}" for i in differing[:SHOWN]
-        )
+        shown = "; ".join(f"id {i}: teacher {theirs.get(i)!r}, student {ours.get(i)!r}" for i in differing[:SHOWN])
         raise ModelError(
             f"teacher and student have different vocabularies: {len(differing)} ids differ ({shown}). "
             "Distributions over different tokens cannot be compared. Use a student with the teacher's "

@@ -16,12 +16,13 @@ import numpy as np
 from potstill.records import Curve
 
 RESAMPLES = 2000
-FEWEST_PROMPTS = 4  # below this a bootstrap says nothing about other prompts
+FEWEST_PROMPTS = 8  # below this a bootstrap says nothing about other prompts
 
 LABELS = {
     "proxy": ("Proxy", "distance from the teacher: the run's own objective"),
     "proxy_fkl": ("Proxy, forward KL", "KL(teacher || student) at temperature 1"),
     "golden": ("Golden", "the signal that is not the teacher's"),
+    "verifier_failure": ("Verifier", "share of answers that fail it; not nats"),
 }
 
 
@@ -40,6 +41,7 @@ class Row:
 
     label: str
     meaning: str
+    steps: tuple[int, int]  # of the first and the last evaluation; series may have clocks of their own
     first: Estimate
     best: Estimate | None
     last: Estimate
@@ -49,14 +51,19 @@ class Row:
 
 
 def reported(curve: Curve) -> Curve:
-    """The prompts of the test split, which chose nothing; all of them where it is too small."""
+    """What the page shows: the test split (all prompts where it is too small), finite evaluations.
+
+    The test split chose nothing; `selection` may have chosen a temperature or a step.
+    """
     keep = curve.splits == "test"
     if keep.sum() < FEWEST_PROMPTS:
-        return curve
+        keep = np.ones(curve.prompt_ids.size, dtype=bool)
+    finite = np.isfinite(curve.sums).all(axis=1) & np.isfinite(curve.tokens).all(axis=1)
     return replace(
         curve,
-        sums=curve.sums[:, keep],
-        tokens=curve.tokens[:, keep],
+        steps=curve.steps[finite],
+        sums=curve.sums[finite][:, keep],
+        tokens=curve.tokens[finite][:, keep],
         prompt_ids=curve.prompt_ids[keep],
         splits=curve.splits[keep],
         teacher=None if curve.teacher is None else curve.teacher[keep],
@@ -114,6 +121,7 @@ def before_after(curve: Curve, best_step: int | None) -> Row:
     return Row(
         label,
         meaning,
+        (int(curve.steps[0]), int(curve.steps[-1])),
         first=estimate(curve, sums[0], tokens[0]),
         best=estimate(curve, sums[inner[0]], tokens[inner[0]]) if inner.size else None,
         last=estimate(curve, sums[-1], tokens[-1]),

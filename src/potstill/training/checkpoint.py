@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from potstill.run_dir import RunDir, digest, write_atomic
 from potstill.training.parallel import World, barrier, gather
@@ -43,8 +45,14 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in named.items()} | buffers
 
 
-def save(run: RunDir, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, facts: dict[str, Any],
-         world: World) -> None:
+def save(
+    run: RunDir,
+    step: int,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    facts: dict[str, Any],
+    world: World,
+) -> None:
     """Write the checkpoint of `step`; every process must call it.
 
     Raises CheckpointError when the disk is full: earlier checkpoints are untouched.
@@ -58,7 +66,7 @@ def save(run: RunDir, step: int, model: nn.Module, optimiser: torch.optim.Optimi
             _write_tensors(tensors, folder)
         except OSError as error:
             failure = error
-        except dcp.api.CheckpointException as error:
+        except CheckpointException as error:
             failure = _disk_error(error)
         _raise_together(failure, step, run, world)
         if world.leads:
@@ -69,6 +77,8 @@ def save(run: RunDir, step: int, model: nn.Module, optimiser: torch.optim.Optimi
 
 def load(run: RunDir, step: int, model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:
     """Fill model (and optimiser) in place from the checkpoint of `step`; returns its facts.
+
+    With an optimiser every process must call it; without one (to export) the caller is alone.
 
     Raises CheckpointError where a file does not match its checksum.
     """
@@ -85,7 +95,8 @@ def load(run: RunDir, step: int, model: nn.Module, optimiser: torch.optim.Optimi
     if optimiser is not None:
         _prepare_moments(optimiser, int(state["optimiser_steps"]))
         tensors |= _moments(model, optimiser)
-    _quietly(dcp.load, tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
+    reader = HuggingFaceStorageReader(str(folder))
+    _quietly(load_tensors, tensors, storage_reader=reader, no_dist=optimiser is None)
     return state
 
 
@@ -131,7 +142,7 @@ def _prepare_moments(optimiser: torch.optim.Optimizer, steps: int) -> None:
 
 def _write_tensors(tensors: dict[str, Tensor], folder: Path) -> None:
     writer = HuggingFaceStorageWriter(path=str(folder), save_distributed=True)
-    _quietly(dcp.save, tensors, storage_writer=writer)
+    _quietly(save_tensors, tensors, storage_writer=writer)
 
 
 def _quietly(call: Any, *args: Any, **kwargs: Any) -> None:

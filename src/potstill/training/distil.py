@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from potstill.sources.offline import OfflineSource
 from potstill.teachers import LocalTeacher
 from potstill.training import checkpoint
 from potstill.training.export import export_student
+from potstill.training.hardware import keep_freed_memory
 from potstill.training.loop import Stopwatch, Trainer, precision
 from potstill.training.monitor import Monitor
 from potstill.training.opening import open_directory
@@ -73,6 +73,7 @@ def distil(config: Run, show: Show | None = None) -> RunDir:
     show = Show(quiet=not world.leads) if show is None else show
     if not world.leads:
         barrier(world)
+    keep_freed_memory()
     run, config = open_directory(config, world.device)
     if world.leads:
         run.drop_unfinished()
@@ -105,7 +106,7 @@ def prepare(
 ) -> Session:
     """Completions, rows, monitor, trainer; all that comes before the first step."""
     limit = check_lengths(config, prompts, models)
-    _event(run, world, "started", packages_at=time.time(), world=world.size)
+    _event(run, world, "started", processes=world.size)
     completions, held_out = _sample(run, config, world, show, stop, models, prompts)
     clock = Stopwatch()
     rows, streams, plan = training_rows(config, models, prompts, completions, limit)
@@ -119,8 +120,16 @@ def prepare(
     if objective.needs_teacher:
         keep = config.training.keep_teacher_hidden_mb
         teacher = LocalTeacher(
-            teacher_root, rows, models.layout, models.alignment, models.teacher.fingerprint, keep, world.device
+            teacher_root,
+            rows,
+            models.layout,
+            models.alignment,
+            models.teacher.fingerprint,
+            keep,
+            world.device,
         )
+        with show.bar("teacher's hidden states", len(rows)) as bar, precision(config.training, world):
+            teacher.prepare(bar.advance)
     student = wrap(ScoredModel(models.student), world, config.training.parallel)
     optimiser = make_optimiser(student, config.training.optimiser)
     trainer = Trainer(student, optimiser, objective, source, rows, models.layout, teacher, config.training, world)
@@ -207,7 +216,14 @@ def finish(session: Session) -> None:
         step = exported_step(run, verdict)
         models = session.models
         export_student(
-            run, step, models.student, models.tokenizer, session.config, models.teacher, models.lineage, verdict
+            run,
+            step,
+            models.student,
+            models.tokenizer,
+            session.config,
+            models.teacher,
+            models.lineage,
+            verdict,
         )
         run.write_json("verdict.json", asdict(verdict))
         _event(run, world, "finished", exported_step=step, seconds=session.clock.seconds)
@@ -232,9 +248,9 @@ def _sample(
 
     def progress(name: str, total: int, rows: int, tokens: int) -> bool:
         if name not in bars:
-            here = RunDir(run.path).lines(f"completions/{name}.jsonl")
-            bars[name] = show.bar(f"sampling {name}", total, sum(1 for _ in here) - rows).__enter__()
-        bars[name].advance(rows, tokens)
+            bars[name] = show.bar(f"sampling {name}", total, rows).__enter__()
+        else:
+            bars[name].advance(rows, tokens)
         return stop.requested
 
     try:
@@ -287,7 +303,11 @@ def _provenance(
         "golden": "oracle" if models.oracle is not None else "reference_nll",
         "teacher": {"name": teacher.name, "fingerprint": teacher.fingerprint, "revision": teacher.revision},
         "student": models.lineage,
-        "prompts": {"path": config.data.prompts.path, "train": len(prompts.train), "held_out": len(prompts.held_out)},
+        "prompts": {
+            "path": config.data.prompts.path,
+            "train": len(prompts.train),
+            "held_out": len(prompts.held_out),
+        },
         "rows": rows_by_stream,
         "notes": prompts.notes,
     }
@@ -309,7 +329,3 @@ def _refuse_uneven(config: Run, world: World) -> None:
         )
     if world.size == 1 and config.training.parallel != "ddp":
         raise ValueError("training.parallel has no effect on one process; start with torchrun, or leave it at ddp")
-
-
-def student_folder(run: RunDir) -> Path:
-    return run.file("student")

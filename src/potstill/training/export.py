@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
 
 from potstill.config.run import Run
 from potstill.models.load import Loaded
@@ -16,7 +15,7 @@ from potstill.training.checkpoint import load
 
 
 def export_student(
-    run: RunDir, step: int, blueprint: nn.Module, tokenizer: Any, config: Run, teacher: Loaded,
+    run: RunDir, step: int, blueprint: Any, tokenizer: Any, config: Run, teacher: Loaded,
     lineage: dict[str, Any], verdict: Verdict,
 ) -> None:  # fmt: skip
     """Write `student/` from the checkpoint of `step`; a student already there is replaced whole.

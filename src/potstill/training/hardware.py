@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import time
@@ -11,13 +12,29 @@ from typing import Any, Literal
 
 import torch
 
+#: Parameters of glibc's mallopt (malloc.h).
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 PACKAGES = ("potstill", "torch", "transformers", "tokenizers", "datasets", "numpy", "safetensors")
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks for reuse instead of handing each back to the kernel.
+
+    Every large temporary (a chunk of logits is tens of megabytes) is otherwise mapped,
+    zeroed page by page and unmapped again, which made element-wise operations on CPU
+    three to five times slower (`benchmarks/allocator.py`). Does nothing elsewhere.
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL("libc.so.6").mallopt
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether bf16 matrix products run in hardware; emulated ones are several times slower than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return "amx_bf16" in flags or "avx512_bf16" in flags or platform.machine() == "arm64"
 

@@ -104,9 +104,7 @@ class Trainer:
         mine = self.source.rows(self.step)[self.world.rank :: self.world.size]
         size = self.config.micro_batch_rows or len(mine)
         cuts = [mine[i : i + size] for i in range(0, len(mine), size)]
-        return [
-            (ids, self.objective.weigh(collate([self.rows[i] for i in ids], self.layout))) for ids in cuts
-        ]
+        return [(ids, self.objective.weigh(collate([self.rows[i] for i in ids], self.layout))) for ids in cuts]
 
 
 def precision(config: Training, world: World) -> AbstractContextManager[Any]:

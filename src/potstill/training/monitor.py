@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
-from potstill.batch import FinalHidden, TokenBatch
-from potstill.config.objective import CrossEntropy, ForwardKL, ObjectiveConfig
+from potstill.batch import TokenBatch
+from potstill.config.objective import CrossEntropy, ForwardKL, ObjectiveConfig, RowKind
 from potstill.data.collate import Layout, Row, collate
 from potstill.losses.objective import Objective
 from potstill.metrics.sequence import measured, row_counts, row_sums
@@ -28,7 +29,7 @@ from potstill.models.vocabulary import Alignment
 from potstill.records import EvaluationRecord, Measured, Split
 from potstill.training.parallel import World, gather
 
-EVERYWHERE = ("reference", "teacher", "corpus")
+EVERYWHERE: tuple[RowKind, ...] = ("reference", "teacher", "corpus")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Monitor:
         perfect imitation is 0 there too."""
         weights = self.proxy_objective.weights
         any_term = next(iter(values.values()))
-        sums = sum(weight * values[name].sums for name, weight in weights.items())
+        sums = np.sum([weight * values[name].sums for name, weight in weights.items()], axis=0)
         if "cross_entropy" in weights:
             sums = sums - weights["cross_entropy"] * self._own_likelihood.sums
         return replace(any_term, sums=sums)
@@ -171,9 +172,3 @@ def with_fkl(objective: Objective) -> Objective:
     extra = ForwardKL(kind="forward_kl", weight=1.0, on=EVERYWHERE)
     terms = (*objective.config.terms, extra)
     return Objective(objective.config.model_copy(update={"terms": terms}))
-
-
-def kept_bytes(frozen: FrozenSet) -> int:
-    """Memory that the kept hidden states take."""
-    kept = [b.targets.hidden for b in frozen.batches if isinstance(b.targets, FinalHidden)]
-    return sum(h.numel() * h.element_size() for h in kept)

@@ -26,8 +26,7 @@ def open_directory(config: Run, device: torch.device) -> tuple[RunDir, Run]:
         return run, settled
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
         raise RunDirError(
-            f"{run.path} exists and is no run directory (it has no config.yaml). Choose another `output`, or "
-            "empty it."
+            f"{run.path} exists and is no run directory (it has no config.yaml). Choose another `output`, or empty it."
         )
     settled = _settle(config, settle_precision(config.training.precision, device))
     run.path.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from potstill.config.training import Optimiser
 
@@ -22,6 +23,7 @@ def make_optimiser(model: nn.Module, config: Optimiser) -> torch.optim.AdamW:
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
+        fused=True,  # one pass over weights and moments instead of a dozen
     )
 
 
@@ -47,5 +49,4 @@ def clip(model: nn.Module, limit: float | None) -> float:
     parameters = [p for p in model.parameters() if p.grad is not None]
     bound = math.inf if limit is None else limit
     norm = nn.utils.clip_grad_norm_(parameters, bound)
-    full = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return float(full)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)

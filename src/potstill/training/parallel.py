@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from potstill.models.scored import ScoredModel
@@ -111,13 +112,13 @@ def barrier(world: World) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor put together (every process must call it), any other as it is."""
-    put_together: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return put_together
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _sum_gradients(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _sum_gradients(_: None, bucket: Any) -> torch.futures.Future[Tensor]:
     future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
-    return future.then(lambda done: done.value()[0])
+    summed: torch.futures.Future[Tensor] = future.then(lambda done: done.value()[0])
+    return summed
 
 
 def _blocks(scored: ScoredModel) -> list[nn.Module]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from potstill.config.data import NoCompletions, SampledCompletions
 from potstill.config.run import Run
@@ -41,7 +40,7 @@ class Forecast:
         return self.seconds["monitor"] / max(1e-9, sum(self.seconds.values()))
 
 
-def body_and_head(model: nn.Module) -> tuple[int, int]:
+def body_and_head(model: Any) -> tuple[int, int]:
     """(weights that every token passes, weights of the head)."""
     head = model.get_output_embeddings().weight.numel()
     embedding = model.get_input_embeddings().weight
@@ -89,7 +88,10 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
         "training": OVERHEAD * (step * config.training.steps + targets + projections) / rate,
         "monitor": (OVERHEAD * evaluations * once + SAMPLING_OVERHEAD * greedy * 2 * (s_body + s_head)) / rate,
     }
-    report.say("training tokens", f"{counted * config.training.steps:,.0f} counted, {read * config.training.steps:,.0f} read")
+    report.say(
+        "training tokens",
+        f"{counted * config.training.steps:,.0f} counted, {read * config.training.steps:,.0f} read",
+    )
     report.say("work", f"{step / 1e12:.2f} TFLOP a step, {step * config.training.steps / 1e12:,.0f} in all")
     report.say("memory", f"about {_memory(config, models, read, answer) / 2**30:.1f} GiB")
     report.say("rate", f"{rate / 1e9:,.0f} GFLOP/s in {config.training.precision} ({device})")
@@ -151,7 +153,7 @@ def _memory(config: Run, models: Models, read: float, answer: float) -> float:
     activations = 34 * read * micro * shape.hidden_size * shape.num_hidden_layers * width
     chunk = min(config.objective.chunk_positions, answer * config.training.batch_rows * micro)
     logits = 8 * chunk * models.student.get_output_embeddings().weight.shape[0] * 4
-    return weights * 16 + teacher + activations + logits
+    return float(weights * 16 + teacher + activations + logits)
 
 
 def _mean(values: Sequence[float]) -> float:

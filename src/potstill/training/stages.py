@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from potstill.config.data import FileCompletions, SampledCompletions, Sampling
 from potstill.config.run import Run
@@ -46,7 +45,7 @@ class Models:
     """Teacher, student and (in experiments) oracle."""
 
     teacher: Loaded
-    student: nn.Module
+    student: Any
     tokenizer: Any
     lineage: dict[str, Any]
     alignment: Alignment
@@ -63,7 +62,7 @@ class Models:
         return min(context_length(model) for model in models)
 
 
-def context_length(model: nn.Module) -> int:
+def context_length(model: Any) -> int:
     """A model's own limit; T5's relative positions have none."""
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is None:
@@ -145,9 +144,7 @@ def sample(
     sampler = LocalSampler(
         loaded.model, loaded.tokenizer, loaded.fingerprint, loaded.revision, "teacher", sampling, seed, name
     )
-    requests = [
-        Request(p.id, index, prompts_encoded.encoded[p.id].ids) for p in prompts for index in range(per_prompt)
-    ]
+    requests = [Request(p.id, index, prompts_encoded.encoded[p.id].ids) for p in prompts for index in range(per_prompt)]
     store = CompletionStore(run.file("completions") / f"{name}.jsonl")
     return sample_all(
         requests, sampler, store, batch_rows, lambda rows, tokens: progress(name, len(requests), rows, tokens)
@@ -182,5 +179,12 @@ def training_rows(
     for i, row in enumerate(rows):
         streams.setdefault(row.provenance, []).append(i)
     per_prompt = max((c.index + 1 for c in completions), default=0)
-    plan = DataPlan(1, 0, dict(config.source.fractions), per_prompt, len(prompts.train), "as configured")
+    plan = DataPlan(
+        1,
+        0,
+        {str(name): share for name, share in config.source.fractions.items()},
+        per_prompt,
+        len(prompts.train),
+        "as configured",
+    )
     return rows, streams, plan

@@ -39,7 +39,7 @@ class SampleTexts:
         requests = [Request(p.id, 0, prompts.encoded[p.id].ids) for p in chosen]
         return cls(chosen, requests, teacher, tokenizer)
 
-    def answer(self, wrapped: nn.Module, student: nn.Module, config: Run, world: World) -> list[dict[str, Any]]:
+    def answer(self, wrapped: nn.Module, student: Any, config: Run, world: World) -> list[dict[str, Any]]:
         """Greedy answers of the student as it is; all processes compute them, the lead writes them."""
         if not self.prompts:
             return []

@@ -74,8 +74,6 @@ def build_monitor(
     else:
         golden_set = frozen(references, None)
     splits = {p.id: p.split for p in prompts.held_out}
-    monitor = Monitor(
-        objective, proxy_set, fkl_set, golden_set, models.oracle is not None, splits, world
-    )
+    monitor = Monitor(objective, proxy_set, fkl_set, golden_set, models.oracle is not None, splits, world)
     monitor.measure_teacher(teacher_root)
     return monitor

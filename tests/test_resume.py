@@ -1,0 +1,212 @@
+"""A run killed at any instant ends with the very bytes of an unbroken one (fp32, same threads)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from potstill.config import Run
+from potstill.run_dir import RunDir
+from potstill.training import checkpoint
+from potstill.training.distil import distil
+from potstill.training.parallel import World
+from potstill.training.show import Show
+
+Make = Callable[..., Run]
+QUIET = Show(quiet=True)
+
+
+def write(config: Run, path: Path) -> Path:
+    path.write_text(yaml.safe_dump(config.dump()))
+    return path
+
+
+def start(config_file: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "potstill.cli.main", "run", str(config_file)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+    )  # fmt: skip
+
+
+def wait_for_lines(path: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        if process.poll() is not None:
+            raise AssertionError(f"ended early: {process.communicate()[0]}")
+        time.sleep(0.002)
+    raise AssertionError(f"{path} never reached {count} lines")
+
+
+def contents(run: RunDir) -> dict[str, bytes]:
+    """All that must be equal: metrics, samples, evaluations, completions, final weights, verdict."""
+    names = ["metrics.jsonl", "samples.jsonl", "verdict.json", "student/model.safetensors"]
+    found = {name: run.file(name).read_bytes() for name in names}
+    for folder in ("evaluations", "completions"):
+        found |= {str(p.relative_to(run.path)): p.read_bytes() for p in sorted(run.file(folder).iterdir())}
+    last = run.checkpoint_path(run.checkpoint_steps()[-1])
+    found |= {p.name: p.read_bytes() for p in sorted(last.glob("*.safetensors"))}
+    return found
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """Filled by the first test that needs each family, so that two families cost two runs."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "lines"),
+    [
+        ("llama", "metrics.jsonl", 3),  # between checkpoints
+        ("llama", "completions/train-teacher.jsonl", 8),  # while sampling
+        ("llama", "metrics.jsonl", 6),  # at the last step's evaluation and checkpoint
+        ("t5", "metrics.jsonl", 5),
+    ],
+)
+def test_sigkill_and_again_ends_with_the_same_bytes(
+    make_run: Make, t5_folder: Path, tmp_path: Path, unbroken: dict[str, dict[str, bytes]], family: str, file: str,
+    lines: int,
+) -> None:  # fmt: skip
+    def config(name: str) -> Run:
+        if family == "t5":
+            return make_run(teacher=t5_folder, output=name, data__prompts__chat=False)
+        return make_run(output=name)
+
+    if family not in unbroken:
+        whole = config("whole")
+        process = start(write(whole, tmp_path / "whole.yaml"))
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+        unbroken[family] = contents(RunDir(whole.output))
+    killed = config("killed")
+    path = write(killed, tmp_path / "killed.yaml")
+    process = start(path)
+    wait_for_lines(Path(killed.output) / file, lines, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (Path(killed.output) / "verdict.json").exists()
+    again = start(path)
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, output
+    assert contents(RunDir(killed.output)) == unbroken[family]
+
+
+def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(make_run: Make, tmp_path: Path) -> None:
+    config = make_run(training__steps=4000, checkpoints__every_steps=4000, monitor__every_steps=4000)
+    process = start(write(config, tmp_path / "long.yaml"))
+    wait_for_lines(Path(config.output) / "metrics.jsonl", 3, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "run the same command again" in output
+    run = RunDir(config.output)
+    (step,) = run.checkpoint_steps()
+    assert step == len(list(run.lines("metrics.jsonl")))
+
+
+class Unfinished(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+
+def stepped(model: Unfinished) -> torch.optim.Optimizer:
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model.layer(torch.ones(1, 4)).sum().backward()
+    optimiser.step()
+    return optimiser
+
+
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, model = RunDir(tmp_path), Unfinished()
+    optimiser = stepped(model)
+    facts = {"optimiser_steps": 1, "lengths": {}}
+    checkpoint.save(run, 1, model, optimiser, facts, WORLD)
+    before = model.layer.weight.detach().clone()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_write_tensors", full)
+    with pytest.raises(checkpoint.CheckpointError, match=r"disk is full.*checkpoint of step 1 is good"):
+        checkpoint.save(run, 2, model, optimiser, facts, WORLD)
+    assert run.checkpoint_steps() == [1]
+    assert not list(tmp_path.glob("**/.unfinished-*"))
+    other = Unfinished()
+    checkpoint.load(run, 1, other, torch.optim.AdamW(other.parameters()))
+    assert torch.equal(other.layer.weight, before)
+
+
+def test_a_real_full_disk_is_reported(tmp_path: Path) -> None:
+    """Not simulated: the file size limit of a child process makes the write itself fail."""
+    script = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from test_resume import *
+from pathlib import Path
+run, model = RunDir(Path({str(tmp_path)!r})), nn.Linear(400, 400)
+optimiser = torch.optim.AdamW(model.parameters(), lr=0.1)
+model(torch.ones(1, 400)).sum().backward(); optimiser.step()
+facts = {{"optimiser_steps": 1, "lengths": {{}}}}
+checkpoint.save(run, 1, model, optimiser, facts, WORLD)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.save(run, 2, model, optimiser, facts, WORLD)
+except checkpoint.CheckpointError as error:
+    print("refused:", error)
+assert run.checkpoint_steps() == [1], run.checkpoint_steps()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "refused: the checkpoint of step 2 could not be written" in done.stdout
+    assert "checkpoint of step 1 is good" in done.stdout
+
+
+def test_a_damaged_checkpoint_is_refused_with_the_file_named(tmp_path: Path) -> None:
+    run, model = RunDir(tmp_path), Unfinished()
+    optimiser = stepped(model)
+    checkpoint.save(run, 1, model, optimiser, {"optimiser_steps": 1, "lengths": {}}, WORLD)
+    (file,) = run.checkpoint_path(1).glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(checkpoint.CheckpointError, match=rf"{file.name} does not match its checksum"):
+        checkpoint.load(run, 1, Unfinished(), None)
+
+
+def test_only_the_last_and_the_best_checkpoints_stay(tmp_path: Path) -> None:
+    run, model = RunDir(tmp_path), Unfinished()
+    optimiser = stepped(model)
+    for step in (1, 2, 3, 4, 5):
+        checkpoint.save(run, step, model, optimiser, {"optimiser_steps": step, "lengths": {}}, WORLD)
+    checkpoint.prune(run, keep_last=2, best=2)
+    assert run.checkpoint_steps() == [2, 4, 5]
+
+
+def test_tied_weights_are_stored_once_and_restored(make_run: Make) -> None:
+    run = distil(make_run(training__steps=2), QUIET)
+    state = checkpoint.read_state(run.checkpoint_path(2))
+    assert state["optimiser_steps"] == 2
+    from safetensors import safe_open
+
+    (file,) = run.checkpoint_path(2).glob("*.safetensors")
+    with safe_open(file, "pt") as tensors:
+        names = set(tensors.keys())
+    assert "model.model.embed_tokens.weight" in names and "model.lm_head.weight" not in names
