@@ -31,11 +31,13 @@ def main() -> None:
     """Five pairs; ratios, since machines are shared."""
     pairs = []
     for _ in range(5):
-        pairs.append([float(subprocess.check_output([sys.executable, "-c", CHILD, mode])) for mode in ("default", "kept")])
+        modes = ("default", "kept")
+        pairs.append([float(subprocess.check_output([sys.executable, "-c", CHILD, mode])) for mode in modes])
     ratios = [default / kept for default, kept in pairs]
     result = {"seconds_default_kept": pairs, "median_ratio": statistics.median(ratios)}
-    from potstill.training.hardware import environment
     import torch
+
+    from potstill.training.hardware import environment
 
     result["environment"] = environment(torch.device("cpu"))
     Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")

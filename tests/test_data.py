@@ -122,7 +122,7 @@ def test_rewinding_cuts_growing_files_and_later_evaluations(tmp_path: Path) -> N
     assert [line["step"] for line in run.lines("metrics.jsonl")] == [1]
     assert run.evaluation_steps() == [0, 1]
     run.file("metrics.jsonl").write_bytes(b"")
-    with pytest.raises(RunDirError, match="was cut since|it was cut"):
+    with pytest.raises(RunDirError, match="it was cut since"):
         run.rewind(lengths, 1)
 
 

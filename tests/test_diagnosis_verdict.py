@@ -57,7 +57,7 @@ def test_golden_rising_while_proxy_stands_is_hacking_with_an_oracle() -> None:
     assert verdict.confidence > 0.95
     assert "teacher's mistakes" in verdict.sentence
     assert 100 <= verdict.evidence["change_point"] <= 200
-    assert verdict.evidence["golden_rise"]["p"] <= 0.025
+    assert verdict.evidence["golden_rise"]["p"] <= 0.02
     low, high = verdict.evidence["golden_rise"]["interval"]
     assert 0 < low < verdict.evidence["golden_rise"]["slope"] < high
 

@@ -22,10 +22,10 @@ import numpy as np
 from potstill.diagnosis.noise import NUM_DRAWS, Noise, draw_noise, falling_levels
 from potstill.records import Curve
 
-#: A rise is called when its p-value is at most this. 0.025 and not 0.05, because
-#: the correlation of the jitter is a guess: it keeps false alarms at 5 % or below
-#: up to a correlation of 0.5 between neighbours (benchmarks/false_alarms.py).
-ALARM_LEVEL = 0.025
+#: A rise is called when its p-value is at most this. 0.02 and not 0.05, because
+#: the correlation of the jitter is a guess: it keeps false alarms below 5 % up to a
+#: correlation of 0.5 between neighbours (benchmarks/false_alarms.py).
+ALARM_LEVEL = 0.02
 MIN_AFTER = 4  # evaluations after a change point that a slope is fitted to
 MAX_EVALUATIONS = 60  # denser logs are averaged; their neighbours are too alike to count singly
 
@@ -168,7 +168,7 @@ def replay(values: np.ndarray, low: int, noise: Noise, weights: np.ndarray) -> n
     drawn = flat + noise.halves + noise.jitter
     chosen = lowest(drawn)[::-1]
     testable = (chosen <= len(values) - MIN_AFTER - 1).all(0)
-    statistic = np.full(len(testable), -np.inf)
+    statistic = np.full(drawn.shape[1], -np.inf)
     drawn, chosen = drawn[:, testable], chosen[:, testable]
     statistic[testable] = standardised((weights[chosen] * drawn).sum(-1), weights, chosen)
     return statistic

@@ -179,12 +179,6 @@ def training_rows(
     for i, row in enumerate(rows):
         streams.setdefault(row.provenance, []).append(i)
     per_prompt = max((c.index + 1 for c in completions), default=0)
-    plan = DataPlan(
-        1,
-        0,
-        {str(name): share for name, share in config.source.fractions.items()},
-        per_prompt,
-        len(prompts.train),
-        "as configured",
-    )
+    fractions = {str(name): share for name, share in config.source.fractions.items()}
+    plan = DataPlan(1, 0, fractions, per_prompt, len(prompts.train), "as configured")
     return rows, streams, plan

@@ -1,0 +1,143 @@
+"""How often the U test calls a rise, on simulated runs whose truth is known.
+
+    OMP_NUM_THREADS=1 python benchmarks/false_alarms.py --runs 500
+
+Rows without a rise count false alarms, rows with one count power; both with 95 %
+Clopper-Pearson intervals. The last rows judge whole runs (proxy and golden, with an
+oracle) and count the words hacking and overfitting. Written to false_alarms.json
+beside this file. Correlation 0.7 is beyond what the test promises, and is shown
+for that reason; so are curves of means, whose prompt error nobody can know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import beta
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from curve_simulator import shape_of, simulate  # noqa: E402
+
+from potstill.diagnosis import judge  # noqa: E402
+from potstill.diagnosis.curves import ALARM_LEVEL, rise_test  # noqa: E402
+from potstill.records import Curve  # noqa: E402
+
+Setting = dict[str, Any]
+ALARMS = ("hacking", "overfitting")
+
+
+def settings() -> list[Setting]:
+    """Every row of the U test's table."""
+    rows: list[Setting] = []
+    for shape in ("flat", "exponential", "power", "steps"):
+        for evaluations in (12, 20, 40):
+            for correlation in (0.0, 0.5, 0.7) if shape == "flat" else (0.5, 0.7):
+                rows.append({"shape": shape, "evaluations": evaluations, "correlation": correlation})
+    flat = {"shape": "flat", "evaluations": 20}
+    rows += [
+        {"shape": "flat", "evaluations": 8, "correlation": 0.5},
+        {"shape": "flat", "evaluations": 60, "correlation": 0.5},
+        {"shape": "flat", "evaluations": 200, "correlation": 0.5},
+        *({"shape": "flat", "evaluations": num, "correlation": 0.5, "jitter": 0.5} for num in (20, 30, 40, 50)),
+        {"shape": "exponential", "evaluations": 40, "correlation": 0.5, "jitter": 0.5},
+        flat | {"heavy": True},
+        flat | {"prompts": 64, "correlation": 0.5},
+        flat | {"prompts": 16, "drift": 3.0, "jitter": 0.01, "interaction": 0.1},
+        flat | {"means_only": True},
+        flat | {"means_only": True, "correlation": 0.5},
+    ]
+    for rise in (0.5, 1.0):
+        for evaluations in (12, 20, 40):
+            for correlation in (0.0, 0.5):
+                rows.append({"shape": "u", "evaluations": evaluations, "correlation": correlation, "rise": rise})
+    rows += [{"shape": "u", "evaluations": 20, "rise": rise, "prompts": 64} for rise in (0.5, 1.0)]
+    return rows
+
+
+def is_risen(setting: Setting, seed: int) -> bool:
+    noise = {key: setting[key] for key in setting if key not in ("shape", "evaluations", "rise", "means_only")}
+    truth = shape_of(setting["shape"], setting["evaluations"], setting.get("rise", 0.0))
+    curve = simulate(truth, seed, **noise)
+    return rise_test(means_of(curve) if setting.get("means_only") else curve).passed()
+
+
+def means_of(curve: Curve) -> Curve:
+    """The curve as a log of means would have it."""
+    return replace(
+        curve,
+        sums=curve.per_token[:, None],
+        tokens=np.ones((len(curve.steps), 1)),
+        prompt_ids=np.array(["mean"]),
+        splits=np.array(["test"]),
+        paired=False,
+    )
+
+
+def run_settings() -> list[Setting]:
+    """Every row of the whole verdict's table: golden's and proxy's shape."""
+    shapes = [("flat", "exponential", 0.0), ("exponential", "exponential", 0.0), ("flat", "power", 0.0)]
+    shapes += [("u", "exponential", 0.5), ("u", "exponential", 1.0), ("u", "u", 1.0)]
+    return [
+        {"golden": golden, "proxy": proxy, "rise": rise, "evaluations": 30, "correlation": correlation}
+        for golden, proxy, rise in shapes
+        for correlation in (0.0, 0.5)
+    ]
+
+
+def is_alarmed(setting: Setting, seed: int) -> bool:
+    curves = {}
+    for name in ("golden", "proxy"):
+        truth = shape_of(setting[name], setting["evaluations"], setting["rise"])
+        curves[name] = simulate(truth, seed, name=name, correlation=setting["correlation"])
+    return judge(curves, "oracle").verdict in ALARMS
+
+
+def measure(row: Setting, runs: int, hit: Callable[[Setting, int], bool], question: str) -> Setting:
+    """One row: how many of the seeds hit."""
+    hits = sum(hit(row, seed) for seed in range(runs))
+    low, high = clopper_pearson(hits, runs)
+    print(f"{hits / runs:6.1%}  [{low:6.1%}, {high:6.1%}]  {question}: {describe(row)}", flush=True)
+    return {"question": question, **row, "runs": runs, "hits": hits, "interval": [low, high]}
+
+
+def clopper_pearson(hits: int, runs: int) -> tuple[float, float]:
+    """Exact 95 % interval of a share."""
+    low = 0.0 if hits == 0 else float(beta.ppf(0.025, hits, runs - hits + 1))
+    high = 1.0 if hits == runs else float(beta.ppf(0.975, hits + 1, runs - hits))
+    return low, high
+
+
+def describe(row: Setting) -> str:
+    return ", ".join(f"{key} {value}" for key, value in row.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="False alarms and power of the U test.")
+    parser.add_argument("--runs", type=int, default=500, help="simulated runs per row")
+    runs = parser.parse_args().runs
+    start = time.perf_counter()
+    rows = []
+    for row in settings():
+        rows.append(measure(row, runs, is_risen, "power" if row["shape"] == "u" else "false alarms"))
+    for row in run_settings():
+        question = "runs alarmed, rightly" if row["rise"] else "runs alarmed, wrongly"
+        rows.append(measure(row, max(1, runs // 4), is_alarmed, question))
+    seconds = round(time.perf_counter() - start, 1)
+    hardware = f"one core, {platform.machine()}, NumPy {np.__version__}"
+    result = {"alarm_level": ALARM_LEVEL, "hardware": hardware, "seconds": seconds, "rows": rows}
+    (HERE / "false_alarms.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
