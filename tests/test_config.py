@@ -18,7 +18,7 @@ Make = Callable[..., Run]
 
 def test_on_is_a_key_like_any_other_and_numbers_are_numbers(tmp_path: Path) -> None:
     run = load_run(QUICKSTART, ["training.optimiser.learning_rate=1e-4"])
-    assert run.objective.terms[0].on == ("teacher",)
+    assert run.objective.terms[0].on == ("teacher", "reference")
     assert run.training.optimiser.learning_rate == 1e-4
 
 
@@ -39,10 +39,10 @@ def test_what_is_dumped_reads_back_equal(make_run: Make, tmp_path: Path) -> None
     ("override", "message"),
     [
         ("training.stepz=3", "training.stepz: unknown key. Did you mean steps?"),
-        ("objective.terms.0.weight=0", "weights of the objective's terms sum to zero"),
+        ("objective.terms=[{kind: forward_kl, weight: 0, on: [teacher, reference]}]", "terms sum to zero"),
         ("objective.terms.0.on=[student]", "terms are `on` \\['student'\\] rows|feeds \\['teacher'\\] rows"),
         ("source.fractions={teacher: 0.5}", "sum to 1"),
-        ("source.fractions={reference: 1.0}", "none of them|no term of the objective"),
+        ("source.fractions={reference: 1.0}", "would have no effect"),
         ("training.steps=0", "training.steps"),
         ("training.micro_batch_rows=99", "exceeds batch_rows"),
         ("student={kind: layers}", "exactly one of num_layers and layers"),

@@ -57,8 +57,14 @@ def contents(run: RunDir) -> dict[str, bytes]:
     for folder in ("evaluations", "completions"):
         found |= {str(p.relative_to(run.path)): p.read_bytes() for p in sorted(run.file(folder).iterdir())}
     last = run.checkpoint_path(run.checkpoint_steps()[-1])
-    found |= {p.name: p.read_bytes() for p in sorted(last.glob("*.safetensors"))}
+    found |= {p.name: payload(p) for p in sorted(last.glob("*.safetensors"))}
     return found
+
+
+def payload(path: Path) -> bytes:
+    """The tensors of a safetensors file: the order of keys in its header's metadata is not fixed."""
+    data = path.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]
 
 
 @pytest.fixture(scope="module")
