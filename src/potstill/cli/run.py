@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,4 +47,10 @@ def summarise(run: RunDir, page: Path, show: Show) -> None:
         show.say(f"{name:>10}  {values[0]:.3f} -> {values[-1]:.3f} nats/token{line}")
     show.say(f"\n   student  {run.file('student')}")
     show.say(f"    report  {page}")
-    show.say(f"      chat  potstill chat {run.path}")
+    show.say(f"      chat  {program()} chat {run.path}")
+
+
+def program() -> str:
+    """How the user can start us again: by name where the shell finds it, else as it was started."""
+    started = Path(sys.argv[0])
+    return "potstill" if shutil.which("potstill") or started.name != "potstill" else str(started)

@@ -59,9 +59,9 @@ def overfitting(facts: Facts) -> str:
 def still_improving(facts: Facts) -> str:
     name = "golden" if facts["golden_kind"] == "oracle" else "proxy"
     tail = facts[f"{name}_tail"]
-    return (
-        f"The student is still improving: {moved(name, tail)} after step {tail['after_step']}. More steps should help."
-    )
+    # Where golden rose as well, more steps would bring more of that too.
+    advice = "" if facts["style_or_calibration_drift"] else " More steps should help."
+    return f"The student is still improving: {moved(name, tail)} after step {tail['after_step']}.{advice}"
 
 
 def healthy(facts: Facts) -> str:
