@@ -5,7 +5,8 @@
 Rows without a rise count false alarms, rows with one count power; both with 95 %
 Clopper-Pearson intervals. The last rows judge whole runs (proxy and golden, with an
 oracle) and count the words hacking and overfitting. Written to false_alarms.json
-beside this file. Correlation 0.7 is beyond what the test promises, and is shown
+beside this file. The seeds are fresh: the settings of the test were chosen on others
+(below 10,000). Correlation 0.7 is beyond what the test promises, and is shown
 for that reason; so are curves of means, whose prompt error nobody can know.
 """
 
@@ -35,6 +36,7 @@ from potstill.records import Curve  # noqa: E402
 
 Setting = dict[str, Any]
 ALARMS = ("hacking", "overfitting")
+FIRST_SEED = 100_000
 
 
 def settings() -> list[Setting]:
@@ -51,6 +53,7 @@ def settings() -> list[Setting]:
         {"shape": "flat", "evaluations": 200, "correlation": 0.5},
         *({"shape": "flat", "evaluations": num, "correlation": 0.5, "jitter": 0.5} for num in (20, 30, 40, 50)),
         {"shape": "exponential", "evaluations": 40, "correlation": 0.5, "jitter": 0.5},
+        {"shape": "flat", "evaluations": 40, "correlation": 0.7, "jitter": 0.5},
         flat | {"heavy": True},
         flat | {"prompts": 64, "correlation": 0.5},
         flat | {"prompts": 16, "drift": 3.0, "jitter": 0.01, "interaction": 0.1},
@@ -105,7 +108,7 @@ def is_alarmed(setting: Setting, seed: int) -> bool:
 
 def measure(row: Setting, runs: int, hit: Callable[[Setting, int], bool], question: str) -> Setting:
     """One row: how many of the seeds hit."""
-    hits = sum(hit(row, seed) for seed in range(runs))
+    hits = sum(hit(row, FIRST_SEED + seed) for seed in range(runs))
     low, high = clopper_pearson(hits, runs)
     print(f"{hits / runs:6.1%}  [{low:6.1%}, {high:6.1%}]  {question}: {describe(row)}", flush=True)
     return {"question": question, **row, "runs": runs, "hits": hits, "interval": [low, high]}
@@ -135,7 +138,13 @@ def main() -> None:
         rows.append(measure(row, max(1, runs // 4), is_alarmed, question))
     seconds = round(time.perf_counter() - start, 1)
     hardware = f"one core, {platform.machine()}, NumPy {np.__version__}"
-    result = {"alarm_level": ALARM_LEVEL, "hardware": hardware, "seconds": seconds, "rows": rows}
+    result = {
+        "alarm_level": ALARM_LEVEL,
+        "first_seed": FIRST_SEED,
+        "hardware": hardware,
+        "seconds": seconds,
+        "rows": rows,
+    }
     (HERE / "false_alarms.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

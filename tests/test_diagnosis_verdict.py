@@ -167,9 +167,20 @@ def test_four_prompts_are_too_few() -> None:
 
 
 def test_judging_often_asks_for_a_stronger_rise() -> None:
-    curves = run(shape_of("u", EVALUATIONS, rise=0.5), LEVELLED)
-    assert judge(curves, "oracle").evidence["golden_rise"]["p"] > 0.001
-    assert judge(curves, "oracle", looks=1000).verdict not in ("hacking", "overfitting")
+    curves = run(shape_of("u", EVALUATIONS, rise=0.6), LEVELLED, seed=3)
+    assert 0.001 < judge(curves, "oracle").evidence["golden_rise"]["p"] <= 0.02
+    assert judge(curves, "oracle").verdict == "hacking"
+    assert judge(curves, "oracle", looks=20).verdict not in ("hacking", "overfitting")
+    with pytest.raises(ValueError, match="looks must be 1 to 20"):
+        judge(curves, looks=21)
+
+
+def test_evaluations_that_are_not_finite_are_counted_and_left_out() -> None:
+    curves = run(TURNING, LEVELLED)
+    curves["golden"].sums[7, 3] = np.inf
+    verdict = judge(curves, "oracle")
+    assert verdict.verdict == "hacking"
+    assert verdict.evidence["not_finite"] == {"golden": 1}
 
 
 def test_an_unknown_kind_of_golden_is_refused() -> None:

@@ -28,6 +28,7 @@ def basics(curves: Mapping[str, Curve], golden_kind: str) -> dict[str, Any]:
         "evaluations": 0 if shown is None else len(shown.steps),
         "prompts": len(shown.prompt_ids) if shown is not None and shown.paired else 0,
         "paired": shown is not None and shown.paired,
+        "not_finite": {name: not_finite(curve) for name, curve in curves.items() if not_finite(curve)},
         "proxy": levels(proxy),
         "golden": levels(golden),
         **against_teacher(golden),
@@ -49,6 +50,11 @@ def levels(curve: Curve | None) -> dict[str, float | None]:
         return {"first": None, "last": None, "lowest": None}
     values = measured.per_token
     return {"first": float(values[0]), "last": float(values[-1]), "lowest": float(smooth(values).min())}
+
+
+def not_finite(curve: Curve) -> int:
+    """Evaluations that were left out because a prompt's value is NaN or infinite."""
+    return int((~np.isfinite(curve.sums).all(1)).sum())
 
 
 def against_teacher(golden: Curve | None) -> dict[str, Any]:

@@ -27,11 +27,14 @@ from typing import Any
 
 from potstill.diagnosis import evidence
 from potstill.diagnosis.choice import step_to_keep
+from potstill.diagnosis.curves import ALARM_LEVEL
 from potstill.diagnosis.findings import LEVEL, Findings, find, missing_for_findings, proxy_got_worse
+from potstill.diagnosis.noise import NUM_DRAWS
 from potstill.diagnosis.readers import Rows, Table, checked_kind, read_curves, read_golden_kind
 from potstill.diagnosis.wording import sentence
 from potstill.records import Curve, Verdict, VerdictName
 
+MAX_LOOKS = int(ALARM_LEVEL * NUM_DRAWS)  # beyond this no p-value is small enough
 LEANING = 0.9  # chance of a rise beyond delta at which a run is no longer called healthy
 HIDDEN_SHARE = 0.2  # a rise of this share of the gain must not be able to hide in the noise
 
@@ -57,6 +60,11 @@ def diagnose(source: str | Path | Rows | Table, *, golden_kind: str | None = Non
 
 def judge(curves: Mapping[str, Curve], golden_kind: str = "reference_nll", *, looks: int = 1) -> Verdict:
     """The verdict on curves. `looks`: how often this run is judged; it divides the alarm level."""
+    if not 1 <= looks <= MAX_LOOKS:
+        raise ValueError(
+            f"looks must be 1 to {MAX_LOOKS} (p-values from {NUM_DRAWS} draws end at {1 / NUM_DRAWS:g}), "
+            f"found {looks}; judge less often"
+        )
     kind = checked_kind(golden_kind)
     facts = evidence.basics(curves, kind)
     if reasons := missing_for_findings(curves):
