@@ -86,7 +86,11 @@ def make_t5(vocabulary: int, seed: int = 0, layers: int = 3, tie: bool = True) -
         num_heads=4, decoder_start_token_id=0, eos_token_id=2, pad_token_id=0, tie_word_embeddings=tie,
         dropout_rate=0.0, initializer_factor=2.0,
     )  # fmt: skip
-    return AutoModelForSeq2SeqLM.from_config(config).eval()
+    model = AutoModelForSeq2SeqLM.from_config(config).eval()
+    if not tie:  # the class ties whatever its configuration says; real ones get their head when a file is read
+        torch.manual_seed(seed + 100)
+        model.lm_head.weight = torch.nn.Parameter(0.3 * torch.randn_like(model.shared.weight))
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def test_cross_entropy_on_the_students_own_samples_is_refused(make_run: Make) ->
 
 def test_the_same_term_twice_is_refused(make_run: Make) -> None:
     term = {"kind": "forward_kl", "weight": 1.0, "on": ["teacher", "reference"]}
-    with pytest.raises(ConfigError, match="stands twice"):
+    with pytest.raises(ConfigError, match="two terms have one name"):
         make_run(objective__terms=[term, term])
 
 

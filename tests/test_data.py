@@ -183,14 +183,32 @@ def test_a_plan_for_rows_that_are_not_there_is_refused() -> None:
         OfflineSource({"teacher": [0]}, 0, 1, plan(teacher=0.5, reference=0.5))
 
 
+def rates(kind: str, steps: int = 14, warmup: int = 4, **settings: float) -> list[float]:
+    schedule = {"kind": kind, **settings}
+    config = Optimiser.model_validate({"learning_rate": 2.0, "warmup_steps": warmup, "schedule": schedule})
+    return [learning_rate(config, step, steps) for step in range(steps)]
+
+
 def test_the_learning_rate_warms_up_and_follows_a_cosine() -> None:
-    config = Optimiser(learning_rate=2.0, warmup_steps=4, final_learning_rate_fraction=0.1)
-    rates = [learning_rate(config, step, 14) for step in range(14)]
-    assert rates[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
-    assert rates[-1] == pytest.approx(0.2)
-    assert rates[3:] == sorted(rates[3:], reverse=True)
-    middle = learning_rate(Optimiser(learning_rate=2.0, final_learning_rate_fraction=0.0), 5, 11)
-    assert middle == pytest.approx(1.0)
+    found = rates("cosine", final_fraction=0.1)
+    assert found[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
+    assert found[-1] == pytest.approx(0.2)
+    assert found[3:] == sorted(found[3:], reverse=True)
+    assert rates("cosine", 11, 0, final_fraction=0.0)[5] == pytest.approx(1.0)
+    assert Optimiser(learning_rate=1.0).schedule.kind == "cosine"
+
+
+def test_the_other_schedules_by_hand() -> None:
+    assert rates("constant", 6, 2) == pytest.approx([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    assert rates("linear", 6, 1) == pytest.approx([2.0, 2.0, 1.5, 1.0, 0.5, 0.0])
+    # Held for the first 60 % of the ten intervals, then down to a tenth in four of them.
+    wsd = rates("wsd", 11, 0, decay_share=0.4, final_fraction=0.1)
+    assert wsd == pytest.approx([2.0] * 7 + [1.55, 1.1, 0.65, 0.2])
+
+
+def test_a_run_of_one_step_has_a_rate() -> None:
+    for kind in ("constant", "linear", "cosine", "wsd"):
+        assert rates(kind, 1, 0) == [2.0]
 
 
 def test_weight_decay_is_on_matrices_only() -> None:

@@ -10,7 +10,8 @@ import torch
 from conftest import make_llama, make_t5
 from torch import Tensor, nn
 
-from potstill.config.objective import CrossEntropy, ForwardKL, ObjectiveConfig
+from potstill.config.objective import ObjectiveConfig
+from potstill.config.terms import CrossEntropy, ForwardKL
 from potstill.config.training import Optimiser, Training
 from potstill.data.collate import Layout, Row, collate
 from potstill.losses.objective import Objective
@@ -89,7 +90,7 @@ def gradient(made: Trainer) -> Tensor:
     parts = made.micro_batches()
     denominator = made.objective.denominator(batch for _, batch in parts)
     for ids, batch in parts:
-        made.backward(ids, batch, denominator)
+        made.backward(ids, batch, made.objective.weights(), denominator)
     return torch.cat([p.grad.flatten() for p in made.student.parameters() if p.grad is not None])
 
 
@@ -138,7 +139,7 @@ def test_prompt_and_pad_positions_get_exactly_no_gradient(family: str) -> None:
 
     student.model.get_decoder().register_forward_hook(keep)
     (ids, batch), *_ = made.micro_batches()
-    made.backward(ids, batch, 1.0)
+    made.backward(ids, batch, made.objective.weights(), 1.0)
     grad = kept[-1].grad
     assert grad is not None
     assert grad[~batch.counted].abs().max() == 0 if (~batch.counted).any() else True

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from potstill.batch import Dense, TokenBatch
-from potstill.config.objective import CrossEntropy, ForwardKL, ObjectiveConfig
+from potstill.config.objective import ObjectiveConfig
+from potstill.config.terms import CrossEntropy, ForwardKL
 from potstill.losses.divergences import cross_entropy, forward_kl
 from potstill.losses.head import Head, weighted_sums
 from potstill.losses.objective import Objective
@@ -137,7 +138,7 @@ def gradients(chunk: int) -> tuple[float, Tensor, Tensor]:
     hidden, head, ids, weights, targets, config = problem()
     objective = Objective(config.model_copy(update={"chunk_positions": chunk}))
     sums, _ = weighted_sums(hidden, head, ids, weights, targets, objective)
-    loss = objective.total(sums)
+    loss = objective.total(sums, objective.weights())
     loss.backward()
     assert hidden.grad is not None and head.weight.grad is not None
     return loss.item(), hidden.grad, head.weight.grad
@@ -161,7 +162,7 @@ def test_the_head_matches_a_slow_float64_twin() -> None:
     expected = 0.6 * (soft * weights["forward_kl_T2"]).sum() + 0.4 * (hard * weights["cross_entropy"]).sum()
     objective = Objective(config)
     sums, values = weighted_sums(hidden, head, ids, weights, targets, objective)
-    assert objective.total(sums).item() == pytest.approx(float(expected), rel=1e-5)
+    assert objective.total(sums, objective.weights()).item() == pytest.approx(float(expected), rel=1e-5)
     torch.testing.assert_close(values["forward_kl_T2"].double(), soft, rtol=1e-4, atol=1e-5)
 
 
@@ -183,7 +184,7 @@ def test_memory_of_the_head_is_bounded_by_the_chunk() -> None:
     objective = Objective(config.model_copy(update={"chunk_positions": 25}))
     with Watch():
         sums, _ = weighted_sums(hidden, head, ids, weights, targets, objective)
-        objective.total(sums).backward()
+        objective.total(sums, objective.weights()).backward()
     assert largest == 25
 
 

@@ -11,6 +11,7 @@ from conftest import make_llama, make_t5
 from tokenizers import Tokenizer, models
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     BartConfig,
     BartForConditionalGeneration,
     CohereConfig,
@@ -197,3 +198,22 @@ def test_the_fingerprint_changes_with_the_weights(llama_folder: Path, tmp_path: 
 def test_a_loaded_model_knows_its_kind(t5_folder: Path) -> None:
     loaded: Loaded = load_model(FolderModel(kind="folder", path=str(t5_folder)), torch.float32)
     assert loaded.is_encoder_decoder and not loaded.model.training
+
+
+def test_a_t5_with_a_head_of_its_own_survives_cutting_saving_and_loading(tmp_path: Path, tokenizer: Any) -> None:
+    """T5's class ties its head whatever its configuration says; flan-t5's differs from its embeddings."""
+    teacher = make_t5(61, 1, 3, tie=False)
+    teacher.save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    loaded = load_model(FolderModel(kind="folder", path=str(tmp_path / "teacher")), torch.float32).model
+    assert torch.equal(loaded.lm_head.weight, teacher.lm_head.weight)
+    assert not torch.equal(loaded.lm_head.weight, loaded.shared.weight)
+    student, _ = from_layers(loaded, LayersStudent(kind="layers", num_layers=2))
+    assert torch.equal(student.lm_head.weight, teacher.lm_head.weight)
+    assert torch.equal(student.shared.weight, teacher.shared.weight)
+    student.save_pretrained(tmp_path / "student")
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "student")
+    ids = torch.arange(3, 9)[None]
+    with torch.no_grad():
+        found, expected = (m(input_ids=ids, decoder_input_ids=ids).logits for m in (again, student))
+    torch.testing.assert_close(found, expected)

@@ -76,6 +76,7 @@ class TokenBatch:
     prompt_ids: tuple[str, ...]  # [B]
     encoder_ids: Tensor | None = None  # [B, S]
     encoder_mask: Tensor | None = None  # [B, S]
+    in_trace: Tensor | None = None  # [B, T] bool, targets that belong to a reasoning trace
     token_weights: dict[str, Tensor] = field(default_factory=dict)  # term -> [B, T] fp32
     targets: TeacherTargets | None = None
 

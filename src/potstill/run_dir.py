@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from potstill.records import EvaluationRecord, Measured
 
@@ -97,6 +98,14 @@ class RunDir:
 
     def read_json(self, name: str) -> Any:
         return json.loads(self.file(name).read_text())
+
+    def read_config(self) -> dict[str, Any]:
+        """The run's configuration as plain values."""
+        path = self.file("config.yaml")
+        if not path.is_file():
+            raise RunDirError(f"{self.path} is no run directory: it has no config.yaml")
+        tree: dict[str, Any] = yaml.safe_load(path.read_text())
+        return tree
 
     # -- evaluations ---------------------------------------------------------
 

@@ -145,6 +145,9 @@ class Data(Frozen):
     completions: Completions
     count_turns: Literal["last", "all"] = "last"
     """Whether earlier assistant turns of a conversation are trained on too."""
+    trace_ends_with: str | None = Field(default=None, min_length=1)
+    """Text that ends a reasoning trace in completions and references, such as </think>; for terms whose
+    token_weighting is of kind part."""
     max_length: int = Field(default=1024, ge=8)
     """Longest prompt and completion together, in tokens. A prompt that leaves no room is an error."""
     near_duplicates: NearDuplicates = NearDuplicates()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from potstill.config.base import Frozen
 
@@ -22,3 +24,12 @@ class MonitorConfig(Frozen):
     """Prompts that the student answers greedily at every evaluation, for people to read."""
     sample_tokens: int = Field(default=96, ge=1)
     """Longest such answer in tokens."""
+    stop_on: tuple[Literal["hacking", "overfitting"], ...] = ()
+    """Verdicts that end the run early, with the best checkpoint exported. The run is judged at every
+    evaluation and the test is made stricter for it, so that the chance of a false stop stays."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> MonitorConfig:
+        if len(set(self.stop_on)) != len(self.stop_on):
+            raise ValueError(f"stop_on names a verdict twice: {list(self.stop_on)}")
+        return self

@@ -11,6 +11,7 @@ from potstill.config.data import Data
 from potstill.config.model import ModelSource, Student
 from potstill.config.monitor import MonitorConfig
 from potstill.config.objective import ObjectiveConfig
+from potstill.config.trackers import Trackers
 from potstill.config.training import Checkpoints, Source, Training
 
 
@@ -31,11 +32,13 @@ class Run(Frozen):
     training: Training
     monitor: MonitorConfig
     checkpoints: Checkpoints
+    trackers: Trackers = ()
+    """Where else the curves go; the result does not depend on it."""
 
     @model_validator(mode="after")
     def _rows_have_terms(self) -> Run:
         fed = set(self.source.fractions)
-        wanted = {kind for term in self.objective.terms if term.weight > 0 for kind in term.on}
+        wanted = {kind for term in self.objective.active for kind in term.on}
         if fed - wanted:
             raise ValueError(
                 f"source.fractions feeds {sorted(fed - wanted)} rows, but no term of the objective is "
@@ -62,6 +65,28 @@ class Run(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _traces_are_known(self) -> Run:
+        rules = [term.token_weighting for term in self.objective.active]
+        by_part = any(rule is not None and rule.kind == "part" for rule in rules)
+        if by_part and self.data.trace_ends_with is None:
+            raise ValueError(
+                "a term weighs trace and answer apart; say in data.trace_ends_with which text ends a trace, "
+                "such as '</think>'"
+            )
+        if self.data.trace_ends_with is not None and not by_part:
+            raise ValueError("data.trace_ends_with has no effect: no term has a token_weighting of kind part")
+        return self
+
+    @model_validator(mode="after")
+    def _stop_can_happen(self) -> Run:
+        if "hacking" in self.monitor.stop_on and self.oracle is None:
+            raise ValueError(
+                "monitor.stop_on hacking has no effect without an oracle: a rise of reference NLL alone is never "
+                "called that. Give an oracle, or stop on overfitting."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batches_divide(self) -> Run:
         micro = self.training.micro_batch_rows
         if micro is not None and micro > self.training.batch_rows:
@@ -73,7 +98,7 @@ class Run(Frozen):
         return self.model_dump(mode="json")
 
 
-#: Settings that may change when a run is continued: they move it, they do not alter it.
-MOVABLE = frozenset({"output"})
+#: Settings that may change when a run is continued: they move or show it, they do not alter it.
+MOVABLE = frozenset({"output", "trackers"})
 
 __all__ = ["MOVABLE", "Run"]

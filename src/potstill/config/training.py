@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from potstill.config.adapter import Adapter
 from potstill.config.base import Frozen
+from potstill.config.schedule import CosineRate, RateSchedule
 
 
 class OfflineSource(Frozen):
@@ -27,14 +29,14 @@ Source = Annotated[OfflineSource, Field(discriminator="kind")]
 
 
 class Optimiser(Frozen):
-    """AdamW with warm-up and cosine decay."""
+    """AdamW with warm-up and then a schedule."""
 
     learning_rate: float = Field(gt=0)
     """Peak, reached after warm-up."""
     warmup_steps: int = Field(default=0, ge=0)
     """Optimiser steps of linear rise."""
-    final_learning_rate_fraction: float = Field(default=0.1, ge=0, le=1)
-    """Share of the peak at the last step of the cosine."""
+    schedule: RateSchedule = CosineRate(kind="cosine")
+    """What the rate does after warm-up: constant, linear, cosine or wsd."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
     adam_epsilon: float = Field(default=1e-8, gt=0)
@@ -57,6 +59,19 @@ class Training(Frozen):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the computation; weights and optimiser stay in fp32 always. auto is settled when
     the run starts (bf16 where the hardware multiplies it, else fp32) and written to config.yaml."""
+    adapter: Adapter | None = None
+    """Train low-rank adapters (LoRA, DoRA) instead of the student's own weights."""
+    freeze: tuple[Literal["embeddings", "head"], ...] = ()
+    """Parts of the student that stay as they are. Tied, they are one tensor: name both or neither."""
+    gradient_checkpointing: bool = False
+    """Keep only each block's input and compute the rest once more in the backward pass: about a third
+    more work, and memory for activations that no longer grows with what is inside a block."""
+    compile: bool = False
+    """Compile the student's blocks with torch.compile. Pays on a GPU and on long runs; the first steps
+    take minutes."""
+    teacher_weights: Literal["as_computed", "bf16", "int8"] = "as_computed"
+    """How the teacher lies in memory: in the precision of the computation, in bf16, or in int8 with one
+    scale a row (torchao, its head excepted). Both change what the teacher says a little."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """How several processes share the work; without torchrun it must stay at its default."""
     keep_teacher_hidden_mb: float = Field(default=512.0, ge=0)
@@ -64,6 +79,17 @@ class Training(Frozen):
     the rows do not fit, the teacher runs at every step instead. 0 turns it off."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU where there is one."""
+
+    @model_validator(mode="after")
+    def _freezing_means_something(self) -> Training:
+        if self.freeze and self.adapter is not None:
+            raise ValueError(
+                "training.freeze has no effect beside an adapter, which freezes all but itself; what else shall be "
+                "trained goes into training.adapter.train_whole"
+            )
+        if len(set(self.freeze)) != len(self.freeze):
+            raise ValueError(f"training.freeze names a part twice: {list(self.freeze)}")
+        return self
 
 
 class Checkpoints(Frozen):

@@ -33,6 +33,7 @@ class Row:
     prompt: tuple[int, ...]
     prompt_counted: tuple[bool, ...]
     answer: tuple[int, ...]
+    num_trace: int = 0  # the answer's first so many tokens are its reasoning trace
 
     @property
     def num_tokens(self) -> int:
@@ -57,12 +58,13 @@ def collate(rows: Sequence[Row], layout: Layout) -> TokenBatch:
     """Pad rows to one length. Token weights and targets are filled in later."""
     if layout.decoder_start_id is not None:
         return _encoder_decoder(rows, layout)
-    inputs, targets, counted = [], [], []
+    inputs, targets, counted, trace = [], [], [], []
     for row in rows:
         tokens = row.prompt + row.answer
         flags = row.prompt_counted + (True,) * len(row.answer)
         inputs.append(tokens[:-1])
         counted.append(flags[1:])
+        trace.append(((False,) * len(row.prompt) + _trace(row))[1:])
         targets.append(tuple(t if c else 0 for t, c in zip(tokens[1:], flags[1:], strict=True)))
     ids, mask = _pad(inputs, layout.pad_id, layout.side)
     return TokenBatch(
@@ -70,6 +72,7 @@ def collate(rows: Sequence[Row], layout: Layout) -> TokenBatch:
         attention_mask=mask,
         target_ids=_pad(targets, 0, layout.side)[0],
         counted=_pad(counted, 0, layout.side)[0].bool(),
+        in_trace=_pad(trace, 0, layout.side)[0].bool(),
         provenance=tuple(row.provenance for row in rows),
         prompt_ids=tuple(row.prompt_id for row in rows),
     )
@@ -85,11 +88,17 @@ def _encoder_decoder(rows: Sequence[Row], layout: Layout) -> TokenBatch:
         attention_mask=mask,
         target_ids=_pad([row.answer for row in rows], 0, "right")[0],
         counted=mask.bool(),
+        in_trace=_pad([_trace(row) for row in rows], 0, "right")[0].bool(),
         provenance=tuple(row.provenance for row in rows),
         prompt_ids=tuple(row.prompt_id for row in rows),
         encoder_ids=encoder_ids,
         encoder_mask=encoder_mask,
     )
+
+
+def _trace(row: Row) -> tuple[bool, ...]:
+    """One flag for each token of the answer."""
+    return (True,) * row.num_trace + (False,) * (len(row.answer) - row.num_trace)
 
 
 def _pad(sequences: Sequence[Sequence[int]], value: int, side: Literal["left", "right"]) -> tuple[Tensor, Tensor]:

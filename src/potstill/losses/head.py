@@ -53,7 +53,7 @@ def weighted_sums(
     """Undivided, differentiable sums and detached per-token values, per term.
 
     hidden [N, D], target_ids [N], token_weights term -> [N] fp32. Returns
-    (term -> scalar sum of weight times value, term -> [N] nats without weights).
+    (term -> scalar sum of weight times value, term -> [N] values without weights).
     """
     names = list(token_weights)
     sums = {name: hidden.new_zeros((), dtype=torch.float32) for name in names}
@@ -70,8 +70,12 @@ def weighted_sums(
             results = checkpoint(chunk, rows, use_reentrant=False, preserve_rng_state=False)
         else:
             results = chunk(rows)
+        said_by_teacher = objective.teacher_weights(targets, start, stop)
         for name, value in zip(names, results, strict=True):
-            sums[name] = sums[name] + (value * token_weights[name][start:stop]).sum()
+            weight = token_weights[name][start:stop]
+            if name in said_by_teacher:
+                weight = weight * said_by_teacher[name]
+            sums[name] = sums[name] + (value * weight).sum()
             values[name].append(value.detach())
     # An empty share (no counted position on this process) must still reach every parameter.
     if len(hidden) == 0:

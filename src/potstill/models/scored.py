@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from potstill.batch import FinalHidden, TokenBatch
 from potstill.losses.head import Head, weighted_sums
 from potstill.losses.objective import Objective
+from potstill.models.adapt import head_weight
 from potstill.models.load import ModelError
 from potstill.models.vocabulary import Alignment
 
@@ -54,7 +55,7 @@ class ScoredModel(nn.Module):
         if config.model_type in {"t5", "mt5", "umt5"} and _scales_hidden(config):
             hidden_scale = float(config.d_model) ** -0.5
         cap = getattr(config, "final_logit_softcapping", None)
-        return Head(layer.weight, bias, hidden_scale, scale, cap)
+        return Head(head_weight(layer), bias, hidden_scale, scale, cap)
 
     def hidden(self, batch: TokenBatch) -> Tensor:
         """Last hidden states of the counted positions, [N, D], row by row."""

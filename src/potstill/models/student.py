@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, LlamaConfig, T5Config
 
 from potstill.config.model import LayersStudent, LoadedStudent, ScratchStudent
+from potstill.models.adapt import is_tied
 from potstill.models.load import Loaded, ModelError, load_model
 
 #: Where the blocks hang in the decoder or encoder of most models of the Transformers library.
@@ -22,16 +23,19 @@ BLOCK_LISTS = ("layers", "block", "h", "blocks")
 
 
 def build_student(
-    config: LayersStudent | LoadedStudent | ScratchStudent, teacher: Loaded, seed: int
+    config: LayersStudent | LoadedStudent | ScratchStudent, teacher: Loaded | None, seed: int
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The student in fp32 on the CPU, its tokenizer, and its lineage.
 
+    Only a loaded student can do without a `teacher`.
     Lineage is plain data: for a cut student, which of its layers came from where.
     Raises ModelError where the description does not fit the teacher.
     """
     if isinstance(config, LoadedStudent):
         loaded = load_model(config.model, torch.float32)
         return loaded.model, loaded.tokenizer, {"from": loaded.name, "fingerprint": loaded.fingerprint}
+    if teacher is None:
+        raise ValueError(f"a student of kind {config.kind} is made from its teacher, and none is given")
     if isinstance(config, ScratchStudent):
         student = from_scratch(config, teacher, seed)
         return student, teacher.tokenizer, {"from": "random weights", "seed": seed}
@@ -62,7 +66,7 @@ def from_layers(teacher: Any, config: LayersStudent) -> tuple[Any, dict[str, lis
         facts = getattr(student_config, name, None)
         if facts is not None:
             setattr(student_config, name, [facts[i] for i in chosen["decoder"]])
-    student = type(teacher)(student_config).to(torch.float32)
+    student = empty_twin(teacher, student_config)
     wanted = {key: value.to(torch.float32) for key, value in _renamed(teacher, chosen).items()}
     missing, unexpected = student.load_state_dict(wanted, strict=False)
     left = [key for key in missing if key in dict(student.named_parameters(remove_duplicate=True))]
@@ -71,9 +75,21 @@ def from_layers(teacher: Any, config: LayersStudent) -> tuple[Any, dict[str, lis
             f"{type(teacher).__name__} cannot be cut by layers: weights without a source {left[:4]}, without "
             f"a place {unexpected[:4]}. Build the student yourself and use `kind: load`."
         )
-    student.tie_weights()
     student.generation_config = copy.deepcopy(teacher.generation_config)
     return student.eval(), {name: list(kept) for name, kept in chosen.items()}
+
+
+def empty_twin(model: Any, config: Any) -> Any:
+    """A new fp32 model of `config`, of the same class, its head tied or not as `model`'s is.
+
+    T5's class ties its head whatever its configuration says; a T5 whose head is its own
+    (flan-t5) got it when its file was read.
+    """
+    twin = type(model)(config).to(torch.float32)
+    head, embedding = twin.get_output_embeddings(), twin.get_input_embeddings()
+    if head.weight is embedding.weight and not is_tied(model):
+        head.weight = nn.Parameter(head.weight.detach().clone())
+    return twin
 
 
 def from_scratch(config: ScratchStudent, teacher: Loaded, seed: int) -> Any:

@@ -38,8 +38,12 @@ class CheckpointError(RuntimeError):
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors by name; tied ones once, since safetensors refuses shared storage."""
-    named = dict(model.named_parameters())
+    """The tensors that training changes, and buffers, by name.
+
+    Tied ones once, since safetensors refuses shared storage. What is frozen is not
+    among them: it is built again as it was, from where the student came from.
+    """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     tied = dict(model.named_parameters(remove_duplicate=False))
     buffers = {k: v for k, v in model.state_dict().items() if k not in tied}
     return {name: parameter.detach() for name, parameter in named.items()} | buffers

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from potstill.config.run import Run
-from potstill.diagnosis import choose_step, diagnose, read_curves, step_to_keep
+from potstill.diagnosis import MAX_LOOKS, choose_step, diagnose, read_curves, step_to_keep
 from potstill.losses.objective import Objective
 from potstill.models.scored import ScoredModel
 from potstill.records import Completion, DataPlan, Verdict
@@ -23,13 +23,14 @@ from potstill.run_dir import RunDir
 from potstill.sources.offline import OfflineSource
 from potstill.teachers import LocalTeacher
 from potstill.training import checkpoint
+from potstill.training.checkpoint import CheckpointError
 from potstill.training.export import export_student
 from potstill.training.hardware import keep_freed_memory
 from potstill.training.loop import Stopwatch, Trainer, precision
 from potstill.training.monitor import Monitor
 from potstill.training.opening import open_directory
 from potstill.training.optim import make_optimiser
-from potstill.training.parallel import World, barrier, start_world, wrap
+from potstill.training.parallel import World, barrier, blocks, from_lead, start_world, wrap
 from potstill.training.preflight import Forecast, preflight
 from potstill.training.show import Show
 from potstill.training.signals import Stop, Stopped, stopping
@@ -43,6 +44,7 @@ from potstill.training.stages import (
     training_rows,
 )
 from potstill.training.texts import SampleTexts
+from potstill.training.trackers import Trackers, tracking
 from potstill.training.watch import build_monitor, sample_held_out
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Session:
     monitor: Monitor
     texts: SampleTexts
     clock: Stopwatch
+    trackers: Trackers
 
 
 def distil(config: Run, show: Show | None = None) -> RunDir:
@@ -81,12 +84,12 @@ def distil(config: Run, show: Show | None = None) -> RunDir:
     if run.file("verdict.json").is_file() and run.file("student").is_dir():
         show.say(f"{run.path} is finished; nothing to do")
         return run
-    with stopping() as stop:
+    with stopping() as stop, tracking(run, config, show, lead=world.leads) as trackers:
         _refuse_uneven(config, world)
         models = load_models(config)
         prompts = load_prompts(config, models.tokenizer)
         say_forecast(show, preflight(config, models, prompts, world.device), prompts)
-        session = prepare(run, config, world, show, stop, models, prompts)
+        session = prepare(run, config, world, show, stop, models, prompts, trackers)
         train(session)
         finish(session)
     return run
@@ -102,8 +105,9 @@ def say_forecast(show: Show, found: Forecast, prompts: Prompts) -> None:
 
 
 def prepare(
-    run: RunDir, config: Run, world: World, show: Show, stop: Stop, models: Models, prompts: Prompts
-) -> Session:
+    run: RunDir, config: Run, world: World, show: Show, stop: Stop, models: Models, prompts: Prompts,
+    trackers: Trackers,
+) -> Session:  # fmt: skip
     """Completions, rows, monitor, trainer; all that comes before the first step."""
     limit = check_lengths(config, prompts, models)
     _event(run, world, "started", processes=world.size)
@@ -130,11 +134,15 @@ def prepare(
         )
         with show.bar("teacher's hidden states", len(rows)) as bar, precision(config.training, world):
             teacher.prepare(bar.advance)
-    student = wrap(ScoredModel(models.student), world, config.training.parallel)
+    scored = ScoredModel(models.student)
+    if config.training.compile:
+        for block in blocks(scored):
+            block.compile(dynamic=True)
+    student = wrap(scored, world, config.training.parallel)
     optimiser = make_optimiser(student, config.training.optimiser)
     trainer = Trainer(student, optimiser, objective, source, rows, models.layout, teacher, config.training, world)
     texts = SampleTexts.choose(config, prompts, held_out, models.tokenizer)
-    session = Session(run, config, world, show, stop, models, trainer, monitor, texts, clock)
+    session = Session(run, config, world, show, stop, models, trainer, monitor, texts, clock, trackers)
     _resume(session, plan)
     clock.lap("preparation")
     return session
@@ -146,23 +154,53 @@ def train(session: Session) -> None:
     if trainer.step == 0:
         evaluate(session)
     steps = config.training.steps
+    early = stops_early(session)
     with session.show.bar("training", steps, trainer.step) as bar:
-        while trainer.step < steps:
+        while trainer.step < steps and not early:
             metrics = trainer.train_step(session.stop.requested)
             stop, tokens = metrics.pop("stop"), metrics.pop("tokens")
             seconds = session.clock.lap("training")
             if session.world.leads:
                 run.append("metrics.jsonl", metrics)
+                session.trackers.metrics(metrics)
                 run.append("timing.jsonl", {"step": trainer.step, "seconds": seconds, "tokens": tokens})
             bar.advance(1, tokens, f"loss {metrics['loss']:.3f}")
             last = trainer.step == steps
             if last or trainer.step % config.monitor.every_steps == 0:
                 evaluate(session)
+                early = stops_early(session)
+                last = last or early
             if last or stop or trainer.step % config.checkpoints.every_steps == 0:
                 save(session)
             if stop and not last:
                 _event(run, session.world, "stopped", step=trainer.step)
                 raise Stopped(f"stopped after step {trainer.step} of {steps}", session.stop.signal_number)
+
+
+def stops_early(session: Session) -> bool:
+    """Does a verdict named in `monitor.stop_on` stand after this step's evaluation?
+
+    Read from the evaluations on disk up to this step, so that a resumed run decides
+    the same, also when it was killed between the decision and the end.
+    """
+    trainer, wanted = session.trainer, session.config.monitor.stop_on
+    if not wanted or trainer.step == 0 or trainer.step % session.config.monitor.every_steps:
+        return False
+    found = None
+    if session.world.leads and trainer.step in session.run.evaluation_steps():
+        verdict = diagnose(session.run.path, looks=planned_looks(session.config))
+        found = verdict.verdict if verdict.verdict in wanted else None
+    found = from_lead(found, session.world)
+    if found is None:
+        return False
+    _event(session.run, session.world, "stopped by verdict", step=trainer.step, verdict=found)
+    session.show.say(f"stopped after step {trainer.step}: {found}")
+    return True
+
+
+def planned_looks(config: Run) -> int:
+    """How often the verdict is asked for: at every evaluation after the first."""
+    return max(1, -(-config.training.steps // config.monitor.every_steps))
 
 
 def evaluate(session: Session) -> None:
@@ -180,6 +218,7 @@ def evaluate(session: Session) -> None:
         run.write_evaluation(record)
         for line in texts:
             run.append("samples.jsonl", {"step": trainer.step} | line)
+        session.trackers.evaluation(record, texts)
         run.append("timing.jsonl", {"evaluation": trainer.step, "seconds": seconds})
     fkl, golden = record.series["proxy_fkl"].per_token(), record.series["golden"].per_token()
     session.show.say(
@@ -192,9 +231,11 @@ def evaluate(session: Session) -> None:
 def save(session: Session) -> None:
     """A checkpoint; then only the last few and the best stay."""
     trainer, run = session.trainer, session.run
+    session.trackers.flush()
     facts = {
         "optimiser_steps": trainer.step,
         "lengths": run.lengths(),
+        "student": session.models.lineage,
         "plans": [asdict(plan) for plan in trainer.source.plans],
         "world_size": session.world.size,
         "random_numbers": "keyed by seed, prompt, completion and position; nothing to store",
@@ -214,18 +255,9 @@ def finish(session: Session) -> None:
     if world.leads:
         verdict = diagnose(run.path)
         step = exported_step(run, verdict)
-        models = session.models
-        export_student(
-            run,
-            step,
-            models.student,
-            models.tokenizer,
-            session.config,
-            models.teacher,
-            models.lineage,
-            verdict,
-        )
+        export_student(run, step, session.config, session.models, verdict, run.file("student"))
         run.write_json("verdict.json", asdict(verdict))
+        session.trackers.close(verdict)
         _event(run, world, "finished", exported_step=step, seconds=session.clock.seconds)
     barrier(world)
 
@@ -275,6 +307,7 @@ def _resume(session: Session, plan: DataPlan) -> None:
     lengths: dict[str, int] = {}
     if steps:
         facts = checkpoint.load(run, steps[-1], session.models.student, trainer.optimiser)
+        _refuse_another_base(facts["student"], session.models.lineage)
         trainer.step, lengths = steps[-1], facts["lengths"]
         session.show.say(f"resuming after step {trainer.step}")
     if world.leads:
@@ -283,6 +316,7 @@ def _resume(session: Session, plan: DataPlan) -> None:
             _event(run, world, "data plan", **asdict(plan))
         else:
             _event(run, world, "resumed", step=trainer.step)
+        session.trackers.resume(trainer.step if steps else -1)
     barrier(world)
 
 
@@ -321,11 +355,25 @@ def _event(run: RunDir, world: World, what: str, **facts: Any) -> None:
         run.append("events.jsonl", {"event": what, "time": time.time()} | facts)
 
 
+def _refuse_another_base(before: Any, now: Any) -> None:
+    """Frozen weights are in no checkpoint: the student must come from where it came from."""
+    if before != now:
+        raise CheckpointError(
+            f"the student of this run was made from {before}, and would now be made from {now}: its source has "
+            "changed since. Restore it, or start in a new output directory."
+        )
+
+
 def _refuse_uneven(config: Run, world: World) -> None:
     if config.training.batch_rows % world.size:
         raise ValueError(
             f"training.batch_rows {config.training.batch_rows} cannot be shared by {world.size} processes; "
             f"use a multiple of {world.size}"
+        )
+    if config.monitor.stop_on and planned_looks(config) > MAX_LOOKS:
+        raise ValueError(
+            f"monitor.stop_on judges the run {planned_looks(config)} times; more than {MAX_LOOKS} leave no p-value "
+            f"small enough. Raise monitor.every_steps to {-(-config.training.steps // MAX_LOOKS)}."
         )
     if world.size == 1 and config.training.parallel != "ddp":
         raise ValueError("training.parallel has no effect on one process; start with torchrun, or leave it at ddp")

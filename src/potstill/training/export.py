@@ -1,52 +1,72 @@
-"""A student as an ordinary Hugging Face folder, with a card that says where it comes from."""
+"""A student as an ordinary Hugging Face folder, with a card that says where it comes from.
+
+Any checkpoint can be exported, not only the one that the verdict chose. Adapters are
+merged into the weights, so that whoever loads the folder needs nothing but
+Transformers, and lie beside them (`adapter/`) as PEFT reads them.
+"""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from pathlib import Path
 
 import torch
 
+from potstill.config import parse_run
 from potstill.config.run import Run
-from potstill.models.load import Loaded
+from potstill.diagnosis import diagnose
+from potstill.models.adapt import merged, save_adapter, trains_all
+from potstill.models.student import empty_twin
 from potstill.records import Verdict
-from potstill.run_dir import RunDir
+from potstill.run_dir import RunDir, RunDirError
+from potstill.training.card import card
 from potstill.training.checkpoint import load
+from potstill.training.stages import Models, fresh_student
+
+
+def export_step(run: RunDir, step: int, output: Path | None = None) -> Path:
+    """Write the student of `step` to `output` (default: exports/ in the run) and return the folder.
+
+    Raises RunDirError where that step has no checkpoint, or `output` is in use.
+    """
+    available = run.checkpoint_steps()
+    if step not in available:
+        kept = ", ".join(map(str, available)) or "none"
+        raise RunDirError(
+            f"{run.path} keeps no checkpoint of step {step}; there are: {kept}. A run keeps the last "
+            "checkpoints.keep_last and the best."
+        )
+    folder = output or run.file("exports") / run.checkpoint_path(step).name
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunDirError(f"{folder} exists and is not empty; choose another with --output, or remove it")
+    export_student(run, step, parse_run(run.read_config()), None, diagnose(run.path), folder)
+    return folder
 
 
 def export_student(
-    run: RunDir, step: int, blueprint: Any, tokenizer: Any, config: Run, teacher: Loaded,
-    lineage: dict[str, Any], verdict: Verdict,
+    run: RunDir, step: int, config: Run, models: Models | None, verdict: Verdict, folder: Path
 ) -> None:  # fmt: skip
-    """Write `student/` from the checkpoint of `step`; a student already there is replaced whole.
+    """Write `folder` from the checkpoint of `step`; what is already there is replaced whole.
 
-    `blueprint` gives the architecture; its weights are not used. The folder holds
-    weights in the precision that the run computed in.
+    `models` are those of the run where they are still in memory: their student gives
+    the architecture, its weights are not used. Without them, and where some of the
+    student was frozen (and is in no checkpoint), the student is built again. The
+    folder holds weights in the precision that the run computed in.
     """
-    student = type(blueprint)(copy.deepcopy(blueprint.config)).to(torch.float32)
-    student.generation_config = copy.deepcopy(blueprint.generation_config)
+    adapted = None
+    if models is not None and trains_all(models.student):
+        student, tokenizer = empty_twin(models.student, copy.deepcopy(models.student.config)), models.tokenizer
+        student.generation_config = copy.deepcopy(models.student.generation_config)
+    else:
+        student, tokenizer, adapted = fresh_student(config)
     load(run, step, student, None)
-    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-    student.to(dtype).eval()
-    student.config.dtype = dtype
-    with run.building(run.file("student")) as folder:
-        student.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(card(step, config, teacher, lineage, verdict))
-
-
-def card(step: int, config: Run, teacher: Loaded, lineage: dict[str, Any], verdict: Verdict) -> str:
-    """The model card: lineage, objective, verdict."""
-    terms = ", ".join(f"{t.weight:g} x {t.name} on {'/'.join(t.on)}" for t in config.objective.terms)
-    layers = lineage.get("layers")
-    cut = "".join(f"- {name} layers from the teacher's {kept}\n" for name, kept in (layers or {}).items())
-    return (
-        "---\nlibrary_name: transformers\ntags: [distillation, potstill]\n---\n\n"
-        f"# Distilled from {teacher.name}\n\n"
-        f"**Verdict: {verdict.verdict}** (confidence {verdict.confidence:.2f}). {verdict.sentence}\n\n"
-        "## Lineage\n\n"
-        f"- teacher: {teacher.name}, fingerprint {teacher.fingerprint}, revision {teacher.revision}\n"
-        f"- student: {lineage['from']}\n{cut}"
-        f"- checkpoint of step {step} of {config.training.steps}\n"
-        f"- objective: {terms}\n- seed {config.seed}\n"
-    )
+    with run.building(folder) as building:
+        if adapted is not None and config.training.adapter is not None:
+            save_adapter(adapted, building / "adapter", config.training.adapter)
+            student = merged(adapted)
+        dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+        student.to(dtype).eval()
+        student.config.dtype = dtype
+        student.save_pretrained(building)
+        tokenizer.save_pretrained(building)
+        (building / "README.md").write_text(card(step, config, run.read_json("provenance.json"), verdict))

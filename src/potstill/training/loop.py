@@ -59,10 +59,11 @@ class Trainer:
         denominator, counted, stops, tokens = total(counts, self.world).tolist()
         if denominator == 0:
             raise ValueError(f"step {self.step}: no token of this batch counts; the loss would be 0 / 0")
-        sums = {name: torch.zeros((), device=self.world.device) for name in self.objective.weights}
+        weights = self.objective.weights(self.step, self.config.steps)
+        sums = {name: torch.zeros((), device=self.world.device) for name in self.objective.names}
         for i, (row_ids, batch) in enumerate(parts):
             sync_only_last(self.student, i == len(parts) - 1)
-            for name, value in self.backward(row_ids, batch, denominator).items():
+            for name, value in self.backward(row_ids, batch, weights, denominator).items():
                 sums[name] += value
         norm = clip(self.student, self.config.optimiser.clip_norm)
         rate = learning_rate(self.config.optimiser, self.step, self.config.steps)
@@ -70,11 +71,12 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         terms = total(torch.stack(list(sums.values())).double(), self.world) / denominator
-        loss = sum(w * v for w, v in zip(self.objective.weights.values(), terms.tolist(), strict=True))
+        loss = sum(w * v for w, v in zip(weights.values(), terms.tolist(), strict=True))
         metrics = {
             "step": self.step + 1,
             "loss": loss,
             **{f"term/{name}": v for name, v in zip(sums, terms.tolist(), strict=True)},
+            **{f"weight/{t.name}": weights[t.name] for t in self.objective.terms if not isinstance(t.weight, float)},
             "grad_norm": norm,
             "learning_rate": rate,
             "counted_tokens": int(counted),
@@ -88,7 +90,9 @@ class Trainer:
         self.step += 1
         return metrics | {"stop": stops > 0, "tokens": int(tokens)}
 
-    def backward(self, row_ids: Sequence[int], batch: TokenBatch, denominator: float) -> dict[str, Tensor]:
+    def backward(
+        self, row_ids: Sequence[int], batch: TokenBatch, weights: dict[str, float], denominator: float
+    ) -> dict[str, Tensor]:
         """Add one micro-batch's share to the gradients; returns its detached, undivided sums."""
         batch = batch.to(self.world.device)
         with precision(self.config, self.world):
@@ -96,7 +100,7 @@ class Trainer:
                 batch.targets = self.teacher.targets(row_ids, batch)
             sums, _ = self.student(batch, self.objective)
             # The one division, by a number that is the same on every process.
-            (self.objective.total(sums) / denominator).backward()
+            (self.objective.total(sums, weights) / denominator).backward()
         return {name: value.detach() for name, value in sums.items()}
 
     def micro_batches(self) -> list[tuple[list[int], TokenBatch]]:

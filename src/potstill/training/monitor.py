@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from potstill.batch import TokenBatch
-from potstill.config.objective import CrossEntropy, ForwardKL, ObjectiveConfig, RowKind
+from potstill.config.objective import ObjectiveConfig
+from potstill.config.terms import CrossEntropy, ForwardKL, RowKind
 from potstill.data.collate import Layout, Row, collate
 from potstill.losses.objective import Objective
 from potstill.metrics.sequence import measured, row_counts, row_sums
@@ -87,7 +88,7 @@ class Monitor:
         """The teacher's own golden, and its log-probs of its own samples; once."""
         golden = self._score(teacher, self.golden_set, self._golden_objective())
         self.teacher_series["teacher_golden"] = next(iter(golden.values()))
-        if "cross_entropy" in self.proxy_objective.weights:
+        if _hard_terms(self.proxy_objective):
             likelihood = self._score(teacher, self.proxy_set, simple("cross_entropy", self.objective.config))
             self._own_likelihood = likelihood["cross_entropy"]
 
@@ -112,11 +113,11 @@ class Monitor:
     def _proxy(self, values: dict[str, Measured]) -> Measured:
         """The weighted objective; the teacher's own log-probs are taken off cross-entropy, so that
         perfect imitation is 0 there too."""
-        weights = self.proxy_objective.weights
+        weights = self.proxy_objective.weights()
         any_term = next(iter(values.values()))
         sums = np.sum([weight * values[name].sums for name, weight in weights.items()], axis=0)
-        if "cross_entropy" in weights:
-            sums = sums - weights["cross_entropy"] * self._own_likelihood.sums
+        for name in _hard_terms(self.proxy_objective):
+            sums = sums - weights[name] * self._own_likelihood.sums
         return replace(any_term, sums=sums)
 
     @torch.no_grad()
@@ -139,7 +140,7 @@ class Monitor:
                 [x for i in range(len(frozen.batches)) for x in everybody[i][name][0]],
                 [x for i in range(len(frozen.batches)) for x in everybody[i][name][1]],
             )
-            for name in objective.weights
+            for name in objective.names
         }
 
 
@@ -154,21 +155,31 @@ def simple(kind: str, config: ObjectiveConfig) -> Objective:
 
 
 def proxy_objective(config: ObjectiveConfig) -> Objective:
-    """The terms of the run that hold the student against the teacher, on all rows of the proxy's set."""
-    terms = [
-        t.model_copy(update={"on": EVERYWHERE})
-        for t in config.terms
-        if t.weight > 0 and (isinstance(t, ForwardKL) or "teacher" in t.on)
-    ]
+    """The ruler of the proxy: what the run minimises against the teacher, and the same at every step.
+
+    The terms that compare with the teacher or learn from its text, on all rows of the
+    proxy's set, each at the mean of its weight over the run, every token weighing the
+    same. Terms whose unit is not nats cannot be added to those and are left out; forward
+    KL stands in where nothing is left.
+    """
+    plain = {"on": EVERYWHERE, "token_weighting": None}
+    terms = tuple(
+        t.model_copy(update=plain | {"weight": t.mean_weight()})
+        for t in config.active
+        if t.in_nats and (t.compares_with_teacher or "teacher" in t.on)
+    )
     if not terms:
         return simple("forward_kl", config)
-    return Objective(config.model_copy(update={"terms": tuple(terms), "normalise": "token"}))
+    return Objective(config.model_copy(update={"terms": terms, "normalise": "token"}))
 
 
 def with_fkl(objective: Objective) -> Objective:
     """The same with forward KL at temperature 1 beside it, if it is not there already."""
-    if "forward_kl" in objective.weights:
+    if any(term.name == "forward_kl" and term.default_name == "forward_kl" for term in objective.terms):
         return objective
     extra = ForwardKL(kind="forward_kl", weight=1.0, on=EVERYWHERE)
-    terms = (*objective.config.terms, extra)
-    return Objective(objective.config.model_copy(update={"terms": terms}))
+    return Objective(objective.config.model_copy(update={"terms": (*objective.config.terms, extra)}))
+
+
+def _hard_terms(objective: Objective) -> list[str]:
+    return [term.name for term in objective.terms if isinstance(term, CrossEntropy)]

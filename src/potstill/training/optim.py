@@ -28,15 +28,14 @@ def make_optimiser(model: nn.Module, config: Optimiser) -> torch.optim.AdamW:
 
 
 def learning_rate(config: Optimiser, step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to the final fraction at the last step.
+    """Linear warm-up to the peak, then the schedule, whose end is the last step.
 
     `step` counts from 0; step 0 already moves (a rate of 0 would waste it).
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, steps - 1 - config.warmup_steps)
-    low = config.final_learning_rate_fraction
-    return config.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return config.learning_rate * config.schedule.fraction(progress)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

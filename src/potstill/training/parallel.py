@@ -63,7 +63,7 @@ def wrap(scored: ScoredModel, world: World, parallel: Literal["ddp", "fsdp"]) ->
         wrapped = DistributedDataParallel(scored)
         wrapped.register_comm_hook(None, _sum_gradients)
         return wrapped
-    for block in _blocks(scored):
+    for block in blocks(scored):
         fully_shard(block)
     fully_shard(scored)
     for module in scored.modules():
@@ -122,9 +122,10 @@ def _sum_gradients(_, bucket):  # type: ignore[no-untyped-def]
     return future.then(lambda done: done.value()[0])
 
 
-def _blocks(scored: ScoredModel) -> list[nn.Module]:
+def blocks(scored: ScoredModel) -> list[nn.Module]:
+    """The transformer blocks of decoder and encoder, in order."""
     stacks = [scored.model.get_decoder()]
     if scored.is_encoder_decoder:
         stacks.append(scored.model.get_encoder())
     lists = [getattr(stack, name, None) for stack in stacks for name in BLOCK_LISTS]
-    return [block for blocks in lists if isinstance(blocks, nn.ModuleList) for block in blocks]
+    return [block for found in lists if isinstance(found, nn.ModuleList) for block in found]

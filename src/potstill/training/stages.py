@@ -13,17 +13,23 @@ from typing import Any
 import torch
 
 from potstill.config.data import FileCompletions, SampledCompletions, Sampling
+from potstill.config.model import LoadedStudent
 from potstill.config.run import Run
+from potstill.config.terms import NEED_EVERY_COLUMN
 from potstill.data.collate import Layout, Row
 from potstill.data.encode import EncodedPrompt
 from potstill.data.prompts import read_prompts
 from potstill.data.rows import check_room, check_rows, completion_rows, encode_prompts, reference_rows
 from potstill.data.splits import split_prompts
 from potstill.data.store import CompletionStore, read_completion_file
+from potstill.data.traces import mark_traces
 from potstill.generation.base import Request, sample_all
 from potstill.generation.local import LocalSampler
+from potstill.models.adapt import adapt, freeze
 from potstill.models.load import Loaded, ModelError, load_model
+from potstill.models.recompute import recompute_blocks
 from potstill.models.scored import ScoredModel
+from potstill.models.shrink import shrink
 from potstill.models.student import build_student
 from potstill.models.vocabulary import Alignment, align
 from potstill.records import Completion, DataPlan, Prompt
@@ -52,6 +58,7 @@ class Models:
     oracle: Loaded | None
     oracle_alignment: Alignment | None
     layout: Layout
+    adapted: Any = None  # PEFT's view of the student, where it has adapters
 
     @property
     def context(self) -> int:
@@ -72,8 +79,7 @@ def context_length(model: Any) -> int:
 
 def load_models(config: Run) -> Models:
     """Load or build all models on the CPU and see that they fit together."""
-    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-    teacher = load_model(config.teacher, dtype)
+    teacher = load_model(config.teacher, _dtype(config))
     student, tokenizer, lineage = build_student(config.student, teacher, config.seed)
     if bool(student.config.is_encoder_decoder) != teacher.is_encoder_decoder:
         raise ModelError("one of teacher and student is an encoder-decoder and the other is not")
@@ -82,7 +88,7 @@ def load_models(config: Run) -> Models:
         root.verify_head()
     width = ScoredModel(teacher.model).vocabulary_width
     alignment = align(teacher.tokenizer, tokenizer, width, scored.vocabulary_width)
-    oracle = None if config.oracle is None else load_model(config.oracle, dtype)
+    oracle = None if config.oracle is None else load_model(config.oracle, _dtype(config))
     oracle_alignment = None
     if oracle is not None:
         root = ScoredModel(oracle.model)
@@ -91,7 +97,49 @@ def load_models(config: Run) -> Models:
     start = student.config.decoder_start_token_id if scored.is_encoder_decoder else None
     pad = tokenizer.pad_token_id
     layout = Layout(int(tokenizer.eos_token_id if pad is None else pad), start)
-    return Models(teacher, student, tokenizer, lineage, alignment, oracle, oracle_alignment, layout)
+    _refuse_narrow_teacher(config, alignment)
+    teacher = shrink(teacher, config.training.teacher_weights)
+    adapted = _choose_trained(config, student)
+    return Models(teacher, student, tokenizer, lineage, alignment, oracle, oracle_alignment, layout, adapted)
+
+
+def _dtype(config: Run) -> torch.dtype:
+    return torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+
+
+def fresh_student(config: Run) -> tuple[Any, Any, Any]:
+    """The student as it was before the first step, its tokenizer, and PEFT's view of it or None."""
+    origin = None
+    if not isinstance(config.student, LoadedStudent):
+        origin = load_model(config.teacher, _dtype(config))
+    student, tokenizer, _ = build_student(config.student, origin, config.seed)
+    return student, tokenizer, _choose_trained(config, student)
+
+
+def _choose_trained(config: Run, student: Any) -> Any:
+    """Freeze or adapt the student in place as configured; PEFT's view of it where it has adapters."""
+    training = config.training
+    freeze(student, training.freeze)
+    adapted = None if training.adapter is None else adapt(student, training.adapter, config.seed)
+    if training.gradient_checkpointing:
+        recompute_blocks(student)
+    return adapted
+
+
+def _refuse_narrow_teacher(config: Run, alignment: Alignment) -> None:
+    """Some divergences have no value where the student's head is wider than the teacher's."""
+    if alignment.shared is None or alignment.shared == alignment.student_width:
+        return
+    names = [term.name for term in config.objective.active if term.kind in NEED_EVERY_COLUMN]
+    names += [t.name for t in config.objective.active if t.kind == "jensen_shannon" and t.teacher_weight == 1]
+    names += [t.name for t in config.objective.active if t.kind == "skew_reverse_kl" and t.student_share == 0]
+    if names:
+        raise ModelError(
+            f"{', '.join(names)} compares every column of the student's head, and the heads are padded differently "
+            f"({alignment.shared} tokens, {alignment.student_width} columns of the student): where the teacher has "
+            "no column it is infinite. Resize the student's head to the teacher's, or use forward_kl, "
+            "jensen_shannon or skew_reverse_kl, which stay finite."
+        )
 
 
 def load_prompts(config: Run, tokenizer: Any) -> Prompts:
@@ -174,6 +222,8 @@ def training_rows(
     rows = completion_rows(completions, prompts.encoded)
     if "reference" in config.source.fractions and not any(r.provenance == "reference" for r in rows):
         rows += reference_rows(models.tokenizer, prompts.train, prompts.encoded)
+    if config.data.trace_ends_with is not None:
+        rows = mark_traces(rows, models.tokenizer, config.data.trace_ends_with)
     check_rows(rows, limit, models.teacher.is_encoder_decoder)
     streams: dict[str, list[int]] = {}
     for i, row in enumerate(rows):

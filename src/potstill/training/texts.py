@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -12,6 +13,7 @@ from potstill.config.data import Sampling
 from potstill.config.run import Run
 from potstill.generation.base import Request, plan_batches
 from potstill.generation.local import LocalSampler
+from potstill.models.recompute import not_recomputing
 from potstill.records import Completion, Prompt
 from potstill.training.parallel import World
 from potstill.training.stages import Prompts
@@ -52,7 +54,9 @@ class SampleTexts:
         for module in sharded:
             module.unshard()
         batches = plan_batches(self.requests, config.monitor.batch_rows)
-        answers = {c.prompt_id: c for batch in batches for c in sampler.sample(batch)}
+        # Compiled blocks would be compiled again for every length of the cache.
+        with not_recomputing(student), torch.compiler.set_stance("force_eager"):
+            answers = {c.prompt_id: c for batch in batches for c in sampler.sample(batch)}
         for module in sharded:
             module.reshard()
         return [
