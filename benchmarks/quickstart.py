@@ -3,11 +3,13 @@
 Reads finished runs and prints, for each, held-out forward KL per token, golden, time, and
 what 20 greedy answers to held-out prompts look like: how many repeat some 4-gram three
 times, how many end by themselves within 96 tokens. The student is loaded as any user
-would, with `AutoModelForCausalLM.from_pretrained`.
+would, with `from_pretrained`.
 
     make demo
     potstill run recipes/quickstart_cross_entropy.yaml
     python benchmarks/quickstart.py runs/quickstart runs/quickstart_cross_entropy
+
+Details go to a .json file beside this one, or to the one named by --output FILE.
 """
 
 from __future__ import annotations
@@ -19,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from potstill.config import load_run
+import potstill
 from potstill.run_dir import RunDir
 from potstill.training.stages import load_prompts
 
@@ -35,24 +36,24 @@ def repeats(ids: list[int]) -> bool:
 
 
 @torch.no_grad()
-def greedy_answers(run: RunDir) -> list[dict[str, Any]]:
+def greedy_answers(path: Path) -> list[dict[str, Any]]:
     """Spread over the held-out prompts, one at a time, plain `generate`."""
-    folder = run.file("student")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    held_out = load_prompts(load_run(run.file("config.yaml")), tokenizer).held_out
+    run = potstill.open_run(path)
+    model, tokenizer = run.student()
+    is_pair = bool(model.config.is_encoder_decoder)
+    prompts = load_prompts(run.config, tokenizer, is_pair)
+    held_out = prompts.held_out
     answers = []
     for prompt in [held_out[i * len(held_out) // ANSWERS] for i in range(ANSWERS)]:
-        chat = [{"role": message.role, "content": message.content} for message in prompt.messages or ()]
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=LONGEST)[0]
-        ids = output[inputs.input_ids.shape[1] :].tolist()
+        ids = torch.tensor([prompts.encoded[prompt.id].ids])
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=LONGEST)[0]
+        answer = output[1 if is_pair else ids.shape[1] :].tolist()
         answers.append(
             {
                 "prompt": prompt.flat_text(),
-                "answer": tokenizer.decode(ids, skip_special_tokens=True),
-                "ended": ids[-1] == tokenizer.eos_token_id,
-                "repeats": repeats(ids),
+                "answer": tokenizer.decode(answer, skip_special_tokens=True),
+                "ended": answer[-1] == tokenizer.eos_token_id,
+                "repeats": repeats(answer),
             }
         )
     return answers
@@ -62,7 +63,7 @@ def figures(path: Path) -> dict[str, Any]:
     """One run's figures."""
     run = RunDir(path)
     first, last = run.evaluations()[0], run.evaluations()[-1]
-    answers = greedy_answers(run)
+    answers = greedy_answers(path)
     finished = [line for line in run.lines("events.jsonl") if line["event"] == "finished"]
     return {
         "run": path.name,
@@ -82,7 +83,13 @@ def figures(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Print a table, keep the details beside this file."""
-    found = [figures(Path(argument)) for argument in sys.argv[1:]]
+    arguments = sys.argv[1:]
+    output = Path(__file__).with_suffix(".json")
+    if "--output" in arguments:
+        place = arguments.index("--output")
+        output = Path(arguments[place + 1])
+        del arguments[place : place + 2]
+    found = [figures(Path(argument)) for argument in arguments]
     for each in found:
         kl, golden = each["forward_kl_per_token"], each["golden_per_token"]
         print(f"{each['run']}: {each['steps']} steps, {each['held_out_prompts']} held-out prompts")
@@ -90,7 +97,7 @@ def main() -> None:
         print(f"  golden {golden[0]:.2f} -> {golden[1]:.2f} (teacher {each['teacher_golden_per_token']:.2f})")
         print(f"  of {ANSWERS} greedy answers {each['answers_that_repeat']} repeat, {each['answers_that_end']} end")
         print(f"  seconds: { {name: round(s) for name, s in each['seconds'].items()} }")
-    Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
+    output.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

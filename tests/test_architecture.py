@@ -23,11 +23,11 @@ LAYERS = [
     {"sources", "evaluation"},
     {"integrations", "training"},
     {"lab"},
-    {"cli"},
+    {"api", "cli"},
 ]
 #: These stand on records and run_dir alone, and may be used from training upwards.
 ASIDE = {"diagnosis": {"records", "run_dir"}, "report": {"records", "run_dir", "diagnosis"}}
-MAY_USE_ASIDE = {"training", "integrations", "lab", "cli"}
+MAY_USE_ASIDE = {"training", "integrations", "lab", "api", "cli"}
 TORCH_FREE = {"records", "run_dir", "config", "diagnosis", "report"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,26 @@ import pytest
 
 from potstill.records import Curve, EvaluationRecord, Measured
 from potstill.report import figures, write_report
-from potstill.report.numbers import band, before_after, column, reported, thinned
-from potstill.report.page import nats, plain
+from potstill.report.numbers import band, before_after, column, reported, teacher_value, thinned
 from potstill.report.sections import side_by_side
-from potstill.run_dir import RunDir, RunDirError
+from potstill.report.template import nats, plain
+from potstill.report.zoom import enlarged
+from potstill.run_dir import RunDir, RunDirError, append_lines
 
 HOSTILE = '</pre></script><script>alert("x")</script><img src="http://evil.example/a.png" onerror="alert(1)">'
 STEPS = tuple(range(0, 481, 40))
-CHROMIUM = Path("/usr/bin/chromium")
 
 
-def evaluation(step: int, num_prompts: int) -> EvaluationRecord:
-    """Proxy falls all the way; golden falls, turns at step 200 and rises."""
-    ids = np.array([f"p{i:03}" for i in range(num_prompts)])
+def evaluation(step: int, num_prompts: int, further: float = 0.0, prompt: str = "p") -> EvaluationRecord:
+    """Proxy falls all the way, to a level that is `further` away; golden falls, turns at step 200 and rises."""
+    ids = np.array([f"{prompt}{i:03}" for i in range(num_prompts)])
     difficulty = np.random.default_rng(7).normal(0, 0.4, num_prompts)
     jitter = np.random.default_rng(step).normal(0, 0.03, (4, num_prompts))
     tokens = np.full(num_prompts, 24, dtype=np.int64)
     turn = max(0.0, step - 200) * 0.0016
     means = {
         "proxy": 0.35 + 1.6 * np.exp(-step / 130),
-        "proxy_fkl": 0.42 + 1.7 * np.exp(-step / 130),
+        "proxy_fkl": 0.42 + further + 1.7 * np.exp(-step / 130),
         "golden": 2.1 + 1.3 * np.exp(-step / 90) + turn,
         "teacher_golden": 2.35,
     }
@@ -50,21 +49,26 @@ def evaluation(step: int, num_prompts: int) -> EvaluationRecord:
     return EvaluationRecord(step, series, splits)
 
 
-def make_run(path: Path, steps: tuple[int, ...] = STEPS, num_prompts: int = 64) -> RunDir:
+def make_run(path: Path, steps: tuple[int, ...] = STEPS, num_prompts: int = 64, **more: Any) -> RunDir:
     """A run directory as the loop and the monitor write it."""
     run = RunDir(path)
     random = np.random.default_rng(0)
     for step in steps:
-        run.write_evaluation(evaluation(step, num_prompts))
+        run.write_evaluation(evaluation(step, num_prompts, **more))
         for number in range(3):
             line = {"step": step, "prompt_id": f"p{number:03}", "prompt": f"When does water boil? {HOSTILE}"}
             line["student"] = "I think, I think" if step == 0 else f"Water boils at {step} degrees. {HOSTILE}"
             others = {"teacher": "At 100 degrees \ud800.", "reference": "At 100 °C & 1 atm <sea level>."}
             run.append("samples.jsonl", {**line, **others})
+    lines = []
     for step in range(1, 481):
         loss = 0.4 + 1.8 * np.exp(-step / 120) + random.normal(0, 0.06)
         rates = {"learning_rate": 1e-3 * min(step / 50, 1), "grad_norm": 1 + random.exponential(0.3)}
-        run.append("metrics.jsonl", {"step": step, "loss": loss, **rates})
+        terms = {"term/forward_kl": loss - 0.1, "term/cross_entropy": 0.2, "weight/forward_kl": 1.0}
+        lines.append({"step": step, "loss": loss, **rates, **terms, "weight/cross_entropy": step / 480})
+    append_lines(run.file("metrics.jsonl"), lines)  # with one fsync
+    run.append("events.jsonl", {"event": "finished", "exported_step": 200})
+    run.append("events.jsonl", {"event": "finished", "exported_step": 440})
     layers = {"student_layer": 1, "teacher_layer": 3}
     student = {"from_layers_of": "teacher", "layer_map": [{**layers, "from": 0}, {**layers, "from": 5}]}
     run.write_json(
@@ -168,6 +172,60 @@ def test_teacher_and_axes_are_named(written: tuple[RunDir, Path, str]) -> None:
     assert titles[2:] == ["optimiser steps", "nats per token"]
 
 
+def test_exported_step_is_the_last_one_in_the_diary(written: tuple[RunDir, Path, str]) -> None:
+    assert "exported student: step <b>440</b>" in written[2]
+
+
+def test_terms_and_moving_weights_are_drawn(written: tuple[RunDir, Path, str]) -> None:
+    traces = embedded(written[2], "terms")["data"]
+    names = [(trace["name"], trace["yaxis"]) for trace in traces]
+    assert names == [("cross entropy", "y"), ("forward kl", "y"), ("cross entropy", "y2")]  # one weight stands still
+    assert np.mean(traces[0]["y"]) == pytest.approx(0.2)
+
+
+def test_one_term_needs_no_figure_of_its_own(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    for step in range(1, 4):
+        run.append("metrics.jsonl", {"step": step, "loss": 2.0, "term/forward_kl": 2.0})
+    assert 'id="plot-terms"' not in write_report(run.path).read_text()
+
+
+def test_unit_is_not_called_nats_where_a_term_is_not_in_nats(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=(0, 40, 80), num_prompts=8)
+    html = write_report(run.path).read_text()
+    assert embedded(html, "loss")["layout"]["yaxis"]["title"]["text"] == "training loss, nats"
+    run.append("metrics.jsonl", {"step": 481, "loss": 1.0, "term/logit_mse": 3.0})
+    html = write_report(run.path).read_text()
+    titles = [embedded(html, name)["layout"] for name in ("plane", "loss")]
+    assert titles[0]["xaxis"]["title"]["text"] == "proxy, the objective's own unit, per token"
+    assert titles[1]["yaxis"]["title"]["text"] == "training loss, the objective's own unit"
+
+
+def test_names_of_terms_cannot_make_links_in_a_figure(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    for step in range(1, 4):
+        run.append("metrics.jsonl", {"step": step, "term/<a href='http://evil.example'>x</a>": 1.0, "term/b": 2.0})
+    names = [trace["name"] for trace in embedded(write_report(run.path).read_text(), "terms")["data"]]
+    assert names == ["&lt;a href=&#x27;http://evil.example&#x27;&gt;x&lt;/a&gt;", "b"]
+
+
+def test_crowded_end_of_a_path_is_enlarged() -> None:
+    falling = np.tile(8 * np.exp(-np.arange(12.0))[:, None] + 1, 10)  # late part: 1.0 to 1.15
+    axes = ("proxy", "golden")
+    for teacher, shown in ((0.9, True), (0.8, False)):
+        golden = measured_curve(falling, teacher=np.full(10, 10 * teacher))
+        assert teacher_value(golden) == pytest.approx(teacher)
+        (late,) = enlarged([{"proxy": measured_curve(falling), "golden": golden}], axes) or [{}]
+        assert late["proxy"].steps.tolist() == list(range(4, 12))
+        assert (late["golden"].teacher is not None) == shown
+
+
+@pytest.mark.parametrize("values", [np.arange(12.0), np.ones(12), np.array([9.0, 1.0, 1.0])])
+def test_path_that_would_gain_nothing_is_not_enlarged(values: np.ndarray) -> None:
+    curve = measured_curve(np.tile(values[:, None], 10))
+    assert enlarged([{"proxy": curve, "golden": curve}], ("proxy", "golden")) is None
+
+
 def test_stored_verdict_is_used_and_its_best_step_marked(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     told = {"verdict": "hacking", "confidence": 0.97, "best_step": 200, "sentence": "It learned <mistakes>."}
@@ -256,12 +314,14 @@ def test_columns_skip_what_is_not_there_and_thin_by_means() -> None:
     assert thinned(np.arange(4.0), np.array([1.0, 3.0, 5.0, 7.0]), 2)[1].tolist() == [2.0, 6.0]
 
 
-def test_samples_show_first_and_last_student() -> None:
+def test_samples_show_teacher_then_student_before_and_after() -> None:
     line = {"prompt_id": "a", "prompt": "?", "teacher": "t", "reference": None}
     lines = [{**line, "step": step, "student": f"s{step}"} for step in (0, 10, 20)]
     (sample,) = side_by_side(lines)
-    assert sample.answers == (("student, step 0", "s0"), ("student, step 20", "s20"), ("teacher", "t"))
-    assert len(side_by_side(lines[:1])[0].answers) == 2
+    assert sample.answers == (
+        ("teacher", "t"), ("student before, step 0", "s0"), ("student after, step 20", "s20")
+    )  # fmt: skip
+    assert side_by_side(lines[1:2])[0].answers == (("teacher", "t"), ("student, step 10", "s10"))
 
 
 def test_values_are_written_for_people() -> None:
@@ -276,37 +336,3 @@ def test_report_never_imports_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not there; install Debian's chromium")
-    api = pytest.importorskip("playwright.sync_api", reason="needs the extra: pip install potstill[browser]")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 420])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_in_a_browser(browser: Any, written: tuple[RunDir, Path, str], width: int, scheme: str) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    complaints: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type != "log" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append("a script from the data ran"))
-    page.on("request", lambda asked: requests.append(asked.url))
-    page.goto(written[1].as_uri())
-    page.wait_for_selector("#plot-schedule .main-svg")
-    assert page.locator("#plot-plane .scatterlayer .point").count() >= len(STEPS)
-    assert page.locator("#plot-golden .scatterlayer .point").count() == len(STEPS)
-    assert page.locator("#plot-loss .scatterlayer path.js-line").count() == 2
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert complaints == []
-    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
-    assert len([url for url in requests if url.startswith("file:")]) == 1
-    page.close()

@@ -67,36 +67,61 @@ def payload(path: Path) -> bytes:
     return data[8 + int.from_bytes(data[:8], "little") :]
 
 
+WANING = {"kind": "cosine", "start": 0.9, "end": 0.1}
+RISING = {"kind": "wsd", "peak": 0.8, "rise_share": 0.5}
+EVERYWHERE = ["teacher", "reference"]
+SCHEDULED = {
+    "objective__terms": [
+        {"kind": "skew_forward_kl", "weight": WANING, "on": EVERYWHERE, "token_weighting": {"kind": "teacher_entropy"}},
+        {"kind": "reverse_kl", "weight": RISING, "on": EVERYWHERE, "divergence_temperature": 2.0},
+    ],
+    "training__optimiser": {"learning_rate": 1e-3, "schedule": {"kind": "wsd", "decay_share": 0.5}},
+}
+CASES = {
+    "llama": {},
+    "t5": {"data__prompts__chat": False},
+    "llama, LoRA": {"training__adapter": {"kind": "lora", "rank": 2}},
+    "llama, DoRA": {"training__adapter": {"kind": "dora", "rank": 2}, "training__gradient_checkpointing": True},
+    "llama, schedules": SCHEDULED,
+    "llama, frozen": {"training__freeze": ["embeddings", "head"]},
+    "t5, LoRA and schedules": {"data__prompts__chat": False, "training__adapter": {"kind": "lora"}, **SCHEDULED},
+}
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    """Filled by the first test that needs each family, so that two families cost two runs."""
+    """Filled by the first test that needs each family, so that a case costs one run."""
     return {}
 
 
 @pytest.mark.parametrize(
-    ("family", "file", "lines"),
+    ("case", "file", "lines"),
     [
         ("llama", "metrics.jsonl", 3),  # between checkpoints
         ("llama", "completions/train-teacher.jsonl", 8),  # while sampling
         ("llama", "metrics.jsonl", 6),  # at the last step's evaluation and checkpoint
         ("t5", "metrics.jsonl", 5),
+        ("llama, LoRA", "metrics.jsonl", 3),
+        ("llama, DoRA", "metrics.jsonl", 5),
+        ("llama, schedules", "metrics.jsonl", 3),
+        ("llama, frozen", "metrics.jsonl", 5),
+        ("t5, LoRA and schedules", "metrics.jsonl", 3),
     ],
 )
 def test_sigkill_and_again_ends_with_the_same_bytes(
-    make_run: Make, t5_folder: Path, tmp_path: Path, unbroken: dict[str, dict[str, bytes]], family: str, file: str,
+    make_run: Make, t5_folder: Path, tmp_path: Path, unbroken: dict[str, dict[str, bytes]], case: str, file: str,
     lines: int,
 ) -> None:  # fmt: skip
     def config(name: str) -> Run:
-        if family == "t5":
-            return make_run(teacher=t5_folder, output=name, data__prompts__chat=False)
-        return make_run(output=name)
+        teacher = t5_folder if case.startswith("t5") else None
+        return make_run(teacher=teacher, output=name, **CASES[case])
 
-    if family not in unbroken:
+    if case not in unbroken:
         whole = config("whole")
         process = start(write(whole, tmp_path / "whole.yaml"))
         output, _ = process.communicate(timeout=240)
         assert process.returncode == 0, output
-        unbroken[family] = contents(RunDir(whole.output))
+        unbroken[case] = contents(RunDir(whole.output))
     killed = config("killed")
     path = write(killed, tmp_path / "killed.yaml")
     process = start(path)
@@ -107,7 +132,7 @@ def test_sigkill_and_again_ends_with_the_same_bytes(
     again = start(path)
     output, _ = again.communicate(timeout=240)
     assert again.returncode == 0, output
-    assert contents(RunDir(killed.output)) == unbroken[family]
+    assert contents(RunDir(killed.output)) == unbroken[case]
 
 
 def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(make_run: Make, tmp_path: Path) -> None:

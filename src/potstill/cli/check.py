@@ -23,5 +23,5 @@ def check_verb(path: Path, overrides: Sequence[str]) -> None:
     precision = settle_precision(config.training.precision, device)
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
     models = load_models(config)
-    prompts = load_prompts(config, models.tokenizer)
+    prompts = load_prompts(config, models.tokenizer, models.teacher.is_encoder_decoder)
     say_forecast(Show(), preflight(config, models, prompts, device), prompts)

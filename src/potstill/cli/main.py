@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -51,11 +52,29 @@ def diagnose(
 
 
 @app.command()
-def report(run: RunPath) -> None:
-    """Write one HTML page: verdict, proxy-golden plane, curves, samples, configuration."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One run directory, or several to compare.", metavar="RUN...")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The file to write. Default: report.html in the run; for several runs ./comparison.html."),
+    ] = None,
+) -> None:
+    """Write one HTML page: verdict, proxy-golden plane, curves, samples; several runs side by side."""
     from potstill.cli.report import report_verb
 
-    report_verb(run)
+    report_verb(runs, output)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    step: Annotated[int, typer.Option(help="Which checkpoint; the run keeps the last ones and the best.")],
+    output: Annotated[Path | None, typer.Option(help="Folder to write; default: exports/ in the run.")] = None,
+) -> None:
+    """Write the student of any kept checkpoint as a Hugging Face folder."""
+    from potstill.cli.export import export_verb
+
+    export_verb(run, step, output)
 
 
 @app.command()
@@ -75,6 +94,8 @@ def main() -> None:
     """Entry point: errors meant for the user are shown without a traceback."""
     from potstill.cli.errors import explained
 
+    for name in ("torchao", "torch.utils._pytree"):  # where torchao is installed it speaks at import, of other hardware
+        logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
     with explained():
         app(standalone_mode=True)

@@ -4,7 +4,7 @@ Nothing here imports torch, so that `--help`, `check`'s first half and the tests
 of recipes answer at once.
 """
 
-from potstill.config.load import ConfigError, load_run, parse_run
+from potstill.config.load import ConfigError, build_run, load_run, parse_run
 from potstill.config.run import Run
 
-__all__ = ["ConfigError", "Run", "load_run", "parse_run"]
+__all__ = ["ConfigError", "Run", "build_run", "load_run", "parse_run"]

@@ -13,7 +13,8 @@ class Prompts(Frozen):
     """Rows with a prompt each, from a file or from the hub."""
 
     path: str
-    """A .jsonl, .json, .parquet, .csv or .txt file, or with `hub` a data set's id."""
+    """A .jsonl, .json, .parquet, .csv or .txt file (text may be gzipped: .jsonl.gz), or with `hub` a data
+    set's id."""
     hub: bool = False
     """Read `path` as a data set of the hub; `revision` is then needed."""
     revision: str | None = None
@@ -34,6 +35,8 @@ class Prompts(Frozen):
     """Column with ids; otherwise a hash of the prompt's content names it."""
     chat: bool = True
     """Show plain text prompts to a chat model as a user's message."""
+    prefix: str | None = Field(default=None, min_length=1)
+    """Text put before every plain text prompt, such as 'summarize: ' for T5."""
     system: str | None = None
     """System message put before every chat."""
 
@@ -45,6 +48,8 @@ class Prompts(Frozen):
             raise ValueError("revision has no effect on a local file; remove it or set hub: true")
         if not self.hub and self.hub_subset is not None:
             raise ValueError("hub_subset has no effect on a local file; remove it or set hub: true")
+        if self.prefix is not None and self.messages is not None:
+            raise ValueError("prefix has no effect on messages; write it into them, or use system")
         return self
 
 
@@ -149,7 +154,10 @@ class Data(Frozen):
     """Text that ends a reasoning trace in completions and references, such as </think>; for terms whose
     token_weighting is of kind part."""
     max_length: int = Field(default=1024, ge=8)
-    """Longest prompt and completion together, in tokens. A prompt that leaves no room is an error."""
+    """Longest prompt and completion together, in tokens."""
+    too_long: Literal["refuse", "drop"] = "refuse"
+    """What to do with prompts that leave no room for an answer within max_length: refuse the run, or drop
+    them and say how many. Nothing is ever cut."""
     near_duplicates: NearDuplicates = NearDuplicates()
     chat_template_kwargs: dict[str, bool | str] = Field(default={})
     """Passed to the tokenizer's chat template, such as enable_thinking: false."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,18 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, found {type(tree).__name__}")
+    return build_run(tree, overrides, str(path))
+
+
+def build_run(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "configuration") -> Run:
+    """Apply `key.path=value` overrides to plain values, in order, and validate; `tree` stays as it is.
+
+    Raises ConfigError: unknown key, bad value.
+    """
+    changed = copy.deepcopy(dict(tree))
     for override in overrides:
-        _apply(tree, override)
-    return parse_run(tree, str(path))
+        _apply(changed, override)
+    return parse_run(changed, where)
 
 
 def parse_run(tree: dict[str, Any], where: str = "configuration") -> Run:

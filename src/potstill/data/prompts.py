@@ -18,7 +18,7 @@ from potstill.config.data import Prompts
 from potstill.data.tables import Entry, PromptError, excerpt, read_entries
 from potstill.records import Message, Prompt
 
-__all__ = ["PromptError", "content_id", "read_prompts"]
+__all__ = ["PromptError", "content_id", "parse_prompt", "read_prompts", "refuse_repeats"]
 
 _ROLES = ("system", "user", "assistant")
 _OTHER_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
@@ -30,12 +30,17 @@ def read_prompts(config: Prompts) -> list[Prompt]:
     """All prompts of a file or hub data set, in their order."""
     _check_settings(config)
     entries = read_entries(config, _columns(config))
-    prompts = [_prompt(entry, config) for entry in entries]
+    prompts = [parse_prompt(entry, config) for entry in entries]
+    refuse_repeats(entries, prompts)
+    return prompts
+
+
+def refuse_repeats(entries: list[Entry], prompts: list[Prompt]) -> None:
+    """Raises PromptError where a content or an id stands twice; `entries` say where."""
     mend = "Keep one row of each, and write the file without the others."
     _refuse_repeated("content", Prompt.flat_text, entries, prompts, mend)
     mend = "Make ids unique, or leave `id` out: a hash of the content names them then."
     _refuse_repeated("id", lambda prompt: prompt.id, entries, prompts, mend)
-    return prompts
 
 
 def content_id(text: str) -> str:
@@ -69,7 +74,8 @@ def _columns(config: Prompts) -> dict[str, str]:
     return {setting: column for setting, column in asked.items() if column is not None}
 
 
-def _prompt(entry: Entry, config: Prompts) -> Prompt:
+def parse_prompt(entry: Entry, config: Prompts) -> Prompt:
+    """The prompt in one row. Raises PromptError, with the place, where something is missing or odd."""
     reference = _text(entry, config.reference) if config.reference is not None else None
     group = _label(entry, config.group) if config.group is not None else ""
     if config.messages is not None:
@@ -82,10 +88,10 @@ def _prompt(entry: Entry, config: Prompts) -> Prompt:
         prompt = Prompt("", messages=messages, reference=reference or answer, group=group)
     elif config.chat:
         system = () if config.system is None else (Message("system", config.system),)
-        messages = (*system, Message("user", _text(entry, config.prompt)))
+        messages = (*system, Message("user", (config.prefix or "") + _text(entry, config.prompt)))
         prompt = Prompt("", messages=messages, reference=reference, group=group)
     else:
-        prompt = Prompt("", text=_text(entry, config.prompt), reference=reference, group=group)
+        prompt = Prompt("", text=(config.prefix or "") + _text(entry, config.prompt), reference=reference, group=group)
     name = content_id(prompt.flat_text()) if config.id is None else _label(entry, config.id)
     return replace(prompt, id=name)
 

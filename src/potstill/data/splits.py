@@ -48,7 +48,7 @@ def split_prompts(
     aside, notes = _without_near_duplicates(training, aside, near)
     _refuse_shared_ids(training, aside)
     _refuse_too_few(training, aside, held_out, notes)
-    return [replace(prompt, split="train") for prompt in training], _halve(aside, seed), notes
+    return [replace(prompt, split="train") for prompt in training], halve(aside, seed), notes
 
 
 def hash_share(seed: int, purpose: str, name: str) -> float:
@@ -94,7 +94,7 @@ def _named_groups(sizes: Counter[str], held_out: HeldOutGroups) -> set[str]:
     return set(held_out.groups)
 
 
-def _halve(aside: list[Prompt], seed: int) -> list[Prompt]:
+def halve(aside: list[Prompt], seed: int) -> list[Prompt]:
     """Half is for choosing, half for reporting.
 
     Ranked, so the halves differ by at most one; a prompt added later moves at most one other.

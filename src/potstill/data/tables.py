@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import difflib
 import glob
+import gzip
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -56,7 +57,7 @@ def excerpt(text: str, length: int = 100) -> str:
 
 
 def _from_file(path: Path, settings: Mapping[str, str]) -> list[Entry]:
-    suffix = path.suffix.lower()
+    suffix = (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
     if not path.is_file():
         raise PromptError(f"no file of prompts at {path}.{_nearby(path)}")
     if suffix == ".parquet":
@@ -72,7 +73,10 @@ def _from_file(path: Path, settings: Mapping[str, str]) -> list[Entry]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise PromptError(f"{path}: expected a gzip file, as its name says, and found none or half of one") from error
     except UnicodeDecodeError as error:
         raise PromptError(
             f"{path}: expected text in UTF-8, found {error.reason} at byte {error.start}. Save it as UTF-8."

@@ -1,11 +1,14 @@
-"""One HTML page that says what a run came to.
+"""HTML pages that say what a run came to, or several runs side by side.
 
-`figures.py` draws, `numbers.py` puts intervals on what is drawn, `sections.py`
-makes the parts of the page, `page.py` gathers the pieces of a run directory and
-writes `report.html`. Nothing here
-needs torch or a network, neither to write the page nor to read it.
+`reading.py` reads a run directory, `numbers.py` puts intervals on what is drawn,
+`drawing.py` holds what figures share, `figures.py` draws them, `panels.py` puts
+words around them, `sections.py` makes tables and samples, `page.py` writes
+`report.html`. `overlays.py`, `across.py` and `comparison.py` do the same for several
+runs; `template.py` fills the HTML. Nothing here needs torch or a network, neither to
+write a page nor to read it.
 """
 
+from potstill.report.comparison import write_comparison
 from potstill.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

@@ -7,13 +7,15 @@ cancels out, and that is most of the noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from potstill.records import Curve
+
+Series = tuple[np.ndarray, np.ndarray]  # steps, values
 
 RESAMPLES = 2000
 FEWEST_PROMPTS = 8  # below this a bootstrap says nothing about other prompts
@@ -131,7 +133,14 @@ def before_after(curve: Curve, best_step: int | None) -> Row:
     )
 
 
-def column(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+def columns(lines: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Series]:
+    """Every column whose key starts with `prefix`, by the rest of its key, in order of name."""
+    keys = sorted({key for line in lines for key in line if key.startswith(prefix)})
+    found = {key.removeprefix(prefix): column(lines, key) for key in keys}
+    return {name: series for name, series in found.items() if series[0].size}
+
+
+def column(lines: Iterable[Mapping[str, Any]], key: str) -> Series:
     """Steps and finite values of one key of metrics.jsonl; lines without it are passed over."""
     pairs = [(line["step"], line[key]) for line in lines if "step" in line and line.get(key) is not None]
     table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
@@ -139,7 +148,7 @@ def column(lines: Iterable[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
     return table[:, 0], table[:, 1]
 
 
-def thinned(steps: np.ndarray, values: np.ndarray, limit: int = 600) -> tuple[np.ndarray, np.ndarray]:
+def thinned(steps: np.ndarray, values: np.ndarray, limit: int = 600) -> Series:
     """At most `limit` points: means over neighbours, so that a page stays small and quick."""
     if steps.size <= limit:
         return steps, values

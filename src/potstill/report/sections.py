@@ -1,32 +1,18 @@
-"""The parts of the page: the table, the figures with their captions, the samples."""
+"""The parts of one run's page that are words and numbers: the table and the samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import plotly.graph_objects as go
-
-import potstill.report.figures as figures
 from potstill.records import Curve
-from potstill.report.numbers import Row, band, before_after, column
+from potstill.report.numbers import Row, before_after
 
 GOLDEN = {
     "oracle": "distance to the oracle",
     "reference_nll": "NLL of references that the teacher did not write",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A drawn figure with the words around it."""
-
-    id: str
-    title: str
-    caption: str
-    height: int
-    data: str  # JSON that cannot close its script element
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,60 +43,31 @@ def describe_prompts(curves: Mapping[str, Curve]) -> str:
     return f"{curve.prompt_ids.size} {names.pop() if len(names) == 1 else 'held-out'} prompts"
 
 
-def draw_plane(curves: Mapping[str, Curve], best_step: int | None) -> Figure | None:
-    if not {"proxy", "golden"} <= set(curves):
-        return None
-    caption = (
-        "One point per evaluation, coloured by time. A student that learns the task moves left and down. "
-        "One that goes on to the left but turns upwards gets closer to its teacher and further from the task."
-    )
-    drawn = figures.plane(curves["proxy"], curves["golden"], best_step)
-    return _figure("plane", "", caption, drawn)
-
-
-def draw_panels(
-    curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, Any]], best_step: int | None
-) -> list[Figure]:
-    """The small figures over steps; one without data is left out."""
-    banded = any(band(curve) is not None for curve in curves.values())
-    shade = "The band is the 95 % interval over prompts." if banded else "Its error over prompts is not known."
-    panels = []
-    proxies = [curves[name] for name in ("proxy", "proxy_fkl") if name in curves]
-    if proxies:
-        words = f"Distance from the teacher on held-out prompts. {shade}"
-        panels.append(_figure("proxy", "Proxy", words, figures.curves(proxies, best_step)))
-    if "golden" in curves:
-        words = f"The signal that is not the teacher's. Dashed: where perfect imitation ends. {shade}"
-        panels.append(_figure("golden", "Golden", words, figures.curves([curves["golden"]], best_step)))
-    if "verifier_failure" in curves:
-        words = f"How many of the student's answers fail the verifier. {shade}"
-        drawn = figures.curves([curves["verifier_failure"]], best_step, unit="share of answers")
-        panels.append(_figure("verifier", "Verifier", words, drawn))
-    if column(metrics, "loss")[0].size:
-        words = "On the batches that the student learns from."
-        panels.append(_figure("loss", "Training loss", words, figures.training_loss(metrics)))
-    if column(metrics, "learning_rate")[0].size or column(metrics, "grad_norm")[0].size:
-        words = "What the schedule gave, and the norm of the whole gradient."
-        panels.append(_figure("schedule", "Learning rate and gradient", words, figures.schedule(metrics)))
-    return panels
-
-
 def side_by_side(lines: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """Per prompt: the student's first and last answer, the teacher's, the reference."""
-    by_prompt: dict[str, list[Mapping[str, Any]]] = {}
-    for line in lines:
-        by_prompt.setdefault(str(line["prompt_id"]), []).append(line)
+    """Per prompt: the teacher's answer, the student's before and after, the reference."""
     samples = []
-    for prompt_id, found in by_prompt.items():
-        found.sort(key=lambda line: line["step"])
-        ends = found[:1] if len(found) == 1 else [found[0], found[-1]]
-        answers = [(f"student, step {line['step']}", str(line["student"])) for line in ends]
-        others = [(whose, ends[-1].get(whose)) for whose in ("teacher", "reference")]
-        answers += [(whose, str(text)) for whose, text in others if text is not None]
-        samples.append(Sample(prompt_id, str(ends[-1]["prompt"]), tuple(answers)))
+    for prompt_id, found in by_prompt(lines).items():
+        first, last = found[0], found[-1]
+        students = [(f"student, step {last['step']}", str(last["student"]))]
+        if len(found) > 1:
+            before = "before" if first["step"] == 0 else "first"
+            students = [
+                (f"student {before}, step {first['step']}", str(first["student"])),
+                (f"student after, step {last['step']}", str(last["student"])),
+            ]
+        answers = [*_answer("teacher", last), *students, *_answer("reference", last)]
+        samples.append(Sample(prompt_id, str(last["prompt"]), tuple(answers)))
     return samples
 
 
-def _figure(name: str, title: str, caption: str, drawn: go.Figure) -> Figure:
-    data = drawn.to_json().replace("<", "\\u003c")
-    return Figure(name, title, caption, int(drawn.layout.height), data)
+def by_prompt(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The lines of samples.jsonl, each prompt's in order of steps."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        found.setdefault(str(line["prompt_id"]), []).append(line)
+    return {name: sorted(answers, key=lambda line: int(line["step"])) for name, answers in found.items()}
+
+
+def _answer(whose: str, line: Mapping[str, Any]) -> list[tuple[str, str]]:
+    text = line.get(whose)
+    return [] if text is None else [(whose, str(text))]

@@ -87,7 +87,7 @@ def distil(config: Run, show: Show | None = None) -> RunDir:
     with stopping() as stop, tracking(run, config, show, lead=world.leads) as trackers:
         _refuse_uneven(config, world)
         models = load_models(config)
-        prompts = load_prompts(config, models.tokenizer)
+        prompts = load_prompts(config, models.tokenizer, models.teacher.is_encoder_decoder)
         say_forecast(show, preflight(config, models, prompts, world.device), prompts)
         session = prepare(run, config, world, show, stop, models, prompts, trackers)
         train(session)
@@ -118,7 +118,9 @@ def prepare(
     source = OfflineSource(streams, config.seed, config.training.batch_rows, plan)
     teacher_root = ScoredModel(models.teacher.model).to(world.device)
     with torch.no_grad(), precision(config.training, world):
-        monitor = build_monitor(config, models, prompts, held_out, objective, teacher_root, world, limit)
+        monitor = build_monitor(
+            config.monitor.batch_rows, models, prompts, held_out, objective, teacher_root, world, limit
+        )
     _provenance(run, config, world, models, prompts, rows_by_stream={k: len(v) for k, v in streams.items()})
     teacher = None
     if objective.needs_teacher:
@@ -141,7 +143,7 @@ def prepare(
     student = wrap(scored, world, config.training.parallel)
     optimiser = make_optimiser(student, config.training.optimiser)
     trainer = Trainer(student, optimiser, objective, source, rows, models.layout, teacher, config.training, world)
-    texts = SampleTexts.choose(config, prompts, held_out, models.tokenizer)
+    texts = SampleTexts.choose(config.monitor, prompts, held_out, models.tokenizer)
     session = Session(run, config, world, show, stop, models, trainer, monitor, texts, clock, trackers)
     _resume(session, plan)
     clock.lap("preparation")
@@ -212,7 +214,8 @@ def evaluate(session: Session) -> None:
         scalars["training_loss"] = sum(losses) / len(losses)
     with torch.no_grad(), precision(session.config.training, session.world):
         record = session.monitor.evaluate(trainer.student, trainer.step, scalars)
-    texts = session.texts.answer(trainer.student, session.models.student, session.config, session.world)
+    config, bf16 = session.config, session.config.training.precision == "bf16"
+    texts = session.texts.answer(trainer.student, session.models.student, config.monitor, config.seed, bf16=bf16)
     seconds = session.clock.lap("monitor")
     if session.world.leads:
         run.write_evaluation(record)

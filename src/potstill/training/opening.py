@@ -21,8 +21,9 @@ def open_directory(config: Run, device: torch.device) -> tuple[RunDir, Run]:
     path = run.file("config.yaml")
     if path.is_file():
         stored = yaml.safe_load(path.read_text())
-        settled = _settle(config, stored["training"]["precision"])
-        _refuse_another(run, stored, settled.dump())
+        # Another tool's directory (the callback's) says nothing of training, and is refused below.
+        settled = _settle(config, stored.get("training", {}).get("precision", "auto"))
+        refuse_another(run, stored, settled.dump())
         return run, settled
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
         raise RunDirError(
@@ -42,7 +43,8 @@ def _settle(config: Run, precision: str) -> Run:
     return config.model_copy(update={"training": training})
 
 
-def _refuse_another(run: RunDir, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+def refuse_another(run: RunDir, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises RunDirError, with what differs, where `stored` and `wanted` are not one run's settings."""
     before, now = _flat(stored), _flat(wanted)
     differing = [
         f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"

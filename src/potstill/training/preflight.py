@@ -58,7 +58,11 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
     sizes = {"teacher": t_body + t_head, "student": s_body + s_head}
     ratio = sizes["teacher"] / sizes["student"]
     report.say("teacher", f"{models.teacher.name}, {sizes['teacher'] / 1e6:,.0f}M parameters")
-    report.say("student", f"{sizes['student'] / 1e6:,.0f}M parameters ({models.lineage['from']}), ratio {ratio:.1f}")
+    trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
+    learns = "" if trained == sizes["student"] else f", {trained / 1e6:,.1f}M of them trained"
+    report.say(
+        "student", f"{sizes['student'] / 1e6:,.0f}M parameters ({models.lineage['from']}), ratio {ratio:.1f}{learns}"
+    )
     if ratio > 10:
         report.warnings.append(
             f"the teacher is {ratio:.0f} times the student's size. Beyond one order of magnitude students often "
@@ -71,12 +75,8 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
     report.say("prompts", f"{len(prompts.train)} for training, {references} held out; limit {limit} tokens")
     report.say("lengths", f"prompts {prompt_tokens:.0f} tokens, answers about {answer:.0f}")
     read, counted = rows * (prompt_tokens + answer), rows * answer
-    step = 6 * s_body * read + 10 * s_head * counted  # the head is computed once more in the backward
-    teacher_rows = rows * config.training.steps
-    if config.training.keep_teacher_hidden_mb and isinstance(config.data.completions, SampledCompletions):
-        teacher_rows = min(teacher_rows, len(prompts.train) * config.data.completions.per_prompt)
-    targets = 2 * t_body * teacher_rows * (prompt_tokens + answer) if config.objective.needs_teacher_targets else 0
-    projections = 4 * t_head * counted * config.training.steps if config.objective.needs_teacher_targets else 0
+    step = _step_work(config, (s_body, s_head), trained / sizes["student"], read, counted)
+    targets = _targets_work(config, (t_body, t_head), len(prompts.train), prompt_tokens, answer)
     evaluations = 1 + -(-config.training.steps // config.monitor.every_steps)
     held = references * config.monitor.completions_per_prompt
     once = (held + references) * ((prompt_tokens + answer) * 2 * s_body + answer * 2 * (s_head + t_head))
@@ -85,7 +85,7 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
     greedy = evaluations * config.monitor.sample_texts * config.monitor.sample_tokens
     report.seconds = {
         "sampling": SAMPLING_OVERHEAD * sampled * 2 * (t_body + t_head) / rate,
-        "training": OVERHEAD * (step * config.training.steps + targets + projections) / rate,
+        "training": OVERHEAD * (step * config.training.steps + targets) / rate,
         "monitor": (OVERHEAD * evaluations * once + SAMPLING_OVERHEAD * greedy * 2 * (s_body + s_head)) / rate,
     }
     report.say(
@@ -108,6 +108,26 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
             f"Set monitor.every_steps to {max(1, config.training.steps // 8)}."
         )
     return report
+
+
+def _step_work(config: Run, weights: tuple[int, int], trained_share: float, read: float, counted: float) -> float:
+    """FLOPs of the student's part of a step over `read` tokens, `counted` of which reach the head."""
+    # Forward 2, gradients of activations 2, of weights 2 where they are trained, and 2 for computing blocks again.
+    passes = 4 + 2 * min(1.0, trained_share) + 2 * config.training.gradient_checkpointing
+    body, head = weights
+    return passes * body * read + 10 * head * counted  # the head is computed once more in the backward
+
+
+def _targets_work(config: Run, weights: tuple[int, int], prompts: int, prompt: float, answer: float) -> float:
+    """FLOPs of all that the teacher says about training rows: its passes, kept or not, and its projections."""
+    if not config.objective.needs_teacher_targets:
+        return 0.0
+    rows = config.training.batch_rows * config.training.steps
+    passed = rows
+    if config.training.keep_teacher_hidden_mb and isinstance(config.data.completions, SampledCompletions):
+        passed = min(rows, prompts * config.data.completions.per_prompt)
+    body, head = weights
+    return 2 * body * passed * (prompt + answer) + 4 * head * rows * answer
 
 
 def _agreement(report: Forecast, models: Models, config: Run) -> None:
@@ -144,16 +164,19 @@ def _sampled_tokens(config: Run, prompts: Prompts, answer: float) -> float:
 
 
 def _memory(config: Run, models: Models, read: float, answer: float) -> float:
-    """Bytes: both models, gradients and moments, activations (about 34 numbers a layer and hidden unit)."""
+    """Bytes: both models, gradients and moments, activations (about 34 numbers a layer and hidden unit,
+    or its input and one layer's inside where blocks are computed again)."""
     width: Literal[2, 4] = 2 if config.training.precision == "bf16" else 4
-    weights = sum(p.numel() for p in models.student.parameters())
+    weights = sum(p.numel() * (4 + 12 * p.requires_grad) for p in models.student.parameters())
     teacher = sum(p.numel() * p.element_size() for p in models.teacher.model.parameters())
     micro = (config.training.micro_batch_rows or config.training.batch_rows) / config.training.batch_rows
     shape = models.student.config
-    activations = 34 * read * micro * shape.hidden_size * shape.num_hidden_layers * width
+    layers = shape.num_hidden_layers * (2 if shape.is_encoder_decoder else 1)
+    kept = layers + 34 if config.training.gradient_checkpointing else 34 * layers
+    activations = kept * read * micro * shape.hidden_size * width
     chunk = min(config.objective.chunk_positions, answer * config.training.batch_rows * micro)
     logits = 8 * chunk * models.student.get_output_embeddings().weight.shape[0] * 4
-    return float(weights * 16 + teacher + activations + logits)
+    return float(weights + teacher + activations + logits)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -83,24 +83,29 @@ def load_models(config: Run) -> Models:
     student, tokenizer, lineage = build_student(config.student, teacher, config.seed)
     if bool(student.config.is_encoder_decoder) != teacher.is_encoder_decoder:
         raise ModelError("one of teacher and student is an encoder-decoder and the other is not")
-    scored = ScoredModel(student)
-    for root in (ScoredModel(teacher.model), scored):
-        root.verify_head()
-    width = ScoredModel(teacher.model).vocabulary_width
-    alignment = align(teacher.tokenizer, tokenizer, width, scored.vocabulary_width)
+    ScoredModel(student).verify_head()
+    alignment = align_judge(teacher, student, tokenizer)
     oracle = None if config.oracle is None else load_model(config.oracle, _dtype(config))
-    oracle_alignment = None
-    if oracle is not None:
-        root = ScoredModel(oracle.model)
-        root.verify_head()
-        oracle_alignment = align(oracle.tokenizer, tokenizer, root.vocabulary_width, scored.vocabulary_width)
-    start = student.config.decoder_start_token_id if scored.is_encoder_decoder else None
-    pad = tokenizer.pad_token_id
-    layout = Layout(int(tokenizer.eos_token_id if pad is None else pad), start)
+    oracle_alignment = None if oracle is None else align_judge(oracle, student, tokenizer)
+    layout = layout_of(student, tokenizer)
     _refuse_narrow_teacher(config, alignment)
     teacher = shrink(teacher, config.training.teacher_weights)
     adapted = _choose_trained(config, student)
     return Models(teacher, student, tokenizer, lineage, alignment, oracle, oracle_alignment, layout, adapted)
+
+
+def align_judge(judge: Loaded, student: Any, tokenizer: Any) -> Alignment:
+    """How a frozen model's vocabulary lies over the student's. Raises ModelError: they differ, unknown head."""
+    scored = ScoredModel(judge.model)
+    scored.verify_head()
+    return align(judge.tokenizer, tokenizer, scored.vocabulary_width, ScoredModel(student).vocabulary_width)
+
+
+def layout_of(student: Any, tokenizer: Any) -> Layout:
+    """How the student's rows are laid out."""
+    start = student.config.decoder_start_token_id if student.config.is_encoder_decoder else None
+    pad = tokenizer.pad_token_id
+    return Layout(int(tokenizer.eos_token_id if pad is None else pad), start)
 
 
 def _dtype(config: Run) -> torch.dtype:
@@ -142,7 +147,7 @@ def _refuse_narrow_teacher(config: Run, alignment: Alignment) -> None:
         )
 
 
-def load_prompts(config: Run, tokenizer: Any) -> Prompts:
+def load_prompts(config: Run, tokenizer: Any, is_encoder_decoder: bool) -> Prompts:
     """Read, split and encode; held-out prompts beyond the monitor's limit are left out, by hash order."""
     train, held_out, notes = split_prompts(
         read_prompts(config.data.prompts), config.data.held_out, config.data.near_duplicates, config.seed
@@ -155,9 +160,27 @@ def load_prompts(config: Run, tokenizer: Any) -> Prompts:
                 "oracle is given. The student must not be judged by its teacher alone: name a column in "
                 "data.prompts.reference, or give an oracle."
             )
+    if config.data.too_long == "drop":
+        encoded = encode_prompts(tokenizer, [*train, *held_out], config.data)
+        room = 0 if is_encoder_decoder else held_out_sampling(config).max_new_tokens
+        fits = {name for name, e in encoded.items() if len(e.ids) + room <= config.data.max_length}
+        train, held_out, dropped = drop_long(train, held_out, fits)
+        notes = [*notes, *dropped]
     held_out = shorten(held_out, config.monitor.max_prompts)
     encoded = encode_prompts(tokenizer, [*train, *held_out], config.data)
     return Prompts(train, held_out, notes, encoded)
+
+
+def drop_long(
+    train: list[Prompt], held_out: list[Prompt], fits: set[str]
+) -> tuple[list[Prompt], list[Prompt], list[str]]:
+    """Only the prompts that fit, and a note that says how many did not."""
+    kept = [[p for p in prompts if p.id in fits] for prompts in (train, held_out)]
+    lost = [len(train) - len(kept[0]), len(held_out) - len(kept[1])]
+    if not all(kept):
+        raise ValueError("data.too_long drops every training or held-out prompt; raise data.max_length")
+    note = f"too long for data.max_length and dropped: {lost[0]} training prompts, {lost[1]} held out"
+    return kept[0], kept[1], [note] if any(lost) else []
 
 
 def shorten(prompts: list[Prompt], most: int) -> list[Prompt]:

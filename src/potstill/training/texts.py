@@ -10,12 +10,11 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from potstill.config.data import Sampling
-from potstill.config.run import Run
+from potstill.config.monitor import MonitorConfig
 from potstill.generation.base import Request, plan_batches
 from potstill.generation.local import LocalSampler
 from potstill.models.recompute import not_recomputing
 from potstill.records import Completion, Prompt
-from potstill.training.parallel import World
 from potstill.training.stages import Prompts
 from potstill.training.watch import TRAINING_LAW
 
@@ -31,29 +30,31 @@ class SampleTexts:
 
     @classmethod
     def choose(
-        cls, config: Run, prompts: Prompts, held_out: dict[str, list[Completion]], tokenizer: Any
+        cls, config: MonitorConfig, prompts: Prompts, held_out: dict[str, list[Completion]], tokenizer: Any
     ) -> SampleTexts:
         """Spread over the test prompts, so that topics differ."""
         candidates = [p for p in prompts.held_out if p.split == "test"]
-        most = min(config.monitor.sample_texts, len(candidates))
+        most = min(config.sample_texts, len(candidates))
         chosen = [candidates[i * len(candidates) // most] for i in range(most)] if most else []
         teacher = {c.prompt_id: c.text for c in reversed(held_out[TRAINING_LAW])}
         requests = [Request(p.id, 0, prompts.encoded[p.id].ids) for p in chosen]
         return cls(chosen, requests, teacher, tokenizer)
 
-    def answer(self, wrapped: nn.Module, student: Any, config: Run, world: World) -> list[dict[str, Any]]:
+    def answer(
+        self, wrapped: nn.Module, student: Any, config: MonitorConfig, seed: int, *, bf16: bool
+    ) -> list[dict[str, Any]]:
         """Greedy answers of the student as it is; all processes compute them, the lead writes them."""
         if not self.prompts:
             return []
         sampler = LocalSampler(
             student, self.tokenizer, "student", None, "student",
-            Sampling(sampling_temperature=0.0, max_new_tokens=config.monitor.sample_tokens),
-            config.seed, "texts", bf16=config.training.precision == "bf16",
+            Sampling(sampling_temperature=0.0, max_new_tokens=config.sample_tokens),
+            seed, "texts", bf16=bf16,
         )  # fmt: skip
         sharded = [m for m in wrapped.modules() if isinstance(m, FSDPModule)]
         for module in sharded:
             module.unshard()
-        batches = plan_batches(self.requests, config.monitor.batch_rows)
+        batches = plan_batches(self.requests, config.batch_rows)
         # Compiled blocks would be compiled again for every length of the cache.
         with not_recomputing(student), torch.compiler.set_stance("force_eager"):
             answers = {c.prompt_id: c for batch in batches for c in sampler.sample(batch)}

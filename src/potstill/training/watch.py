@@ -50,7 +50,7 @@ def sample_held_out(
 
 
 def build_monitor(
-    config: Run, models: Models, prompts: Prompts, held_out: dict[str, list[Completion]], objective: Objective,
+    batch_rows: int, models: Models, prompts: Prompts, held_out: dict[str, list[Completion]], objective: Objective,
     teacher_root: ScoredModel, world: World, limit: int,
 ) -> Monitor:  # fmt: skip
     """Frozen sets with the judges' hidden states, and the teacher's own values."""
@@ -58,7 +58,7 @@ def build_monitor(
 
     def frozen(rows: list[Row], judge: Judge | None) -> FrozenSet:
         check_rows(rows, limit, models.teacher.is_encoder_decoder)
-        return FrozenSet.of(rows, models.layout, config.monitor.batch_rows, judge, world.device)
+        return FrozenSet.of(rows, models.layout, batch_rows, judge, world.device)
 
     references = reference_rows(models.tokenizer, prompts.held_out, prompts.encoded)
     on_policy_rows = completion_rows(held_out[TRAINING_LAW], prompts.encoded)
