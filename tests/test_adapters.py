@@ -25,6 +25,7 @@ from potstill.models.shrink import shrink
 from potstill.run_dir import RunDir
 from potstill.training.checkpoint import CheckpointError
 from potstill.training.distil import distil
+from potstill.training.export import export_step
 from potstill.training.show import Show
 
 #: PEFT asks Transformers a question whose name has changed since; our own calls hide it themselves.
@@ -212,6 +213,8 @@ def test_a_run_with_adapters_exports_merged_with_the_adapter_beside(make_run: Ma
     assert not any("lora" in name for name, _ in student.named_parameters())
     assert (run.file("student") / "adapter" / "adapter_model.safetensors").is_file()
     assert f"{'LoRA' if kind == 'lora' else 'DoRA'} of rank 4" in (run.file("student") / "README.md").read_text()
+    exported = export_step(run, run.checkpoint_steps()[-1])
+    assert (exported / "model.safetensors").read_bytes() == (run.file("student") / "model.safetensors").read_bytes()
     names = stored_names(run)
     assert names and all("lora" in name for name in names), "only what is trained is stored"
 
@@ -226,10 +229,24 @@ def stored_names(run: RunDir) -> set[str]:
 
 
 def test_a_t5_run_with_lora(make_run: Make, t5_folder: Path) -> None:
-    config = make_run(t5_folder, data__prompts=make_run().data.prompts.model_dump() | {"chat": False},
-                      training__adapter={"kind": "lora", "rank": 2}, training__steps=2)  # fmt: skip
+    adapter = {"kind": "lora", "rank": 2}
+    config = make_run(t5_folder, data__prompts__chat=False, training__adapter=adapter, training__steps=2)
     run = distil(config, Show(quiet=True))
     AutoModelForSeq2SeqLM.from_pretrained(run.file("student"))
+
+
+def test_a_t5_with_a_head_of_its_own_goes_through_a_whole_run(
+    make_run: Make, tmp_path: Path, tokenizer: Any, vocabulary: int
+) -> None:
+    teacher = make_t5(vocabulary, 0, 3, tie=False)
+    teacher.save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    run = distil(make_run(tmp_path / "teacher", data__prompts__chat=False, training__steps=2), Show(quiet=True))
+    student = AutoModelForSeq2SeqLM.from_pretrained(run.file("student"))
+    stored = run.checkpoint_path(2)
+    assert "model.lm_head.weight" in stored_names(run) and stored.is_dir()
+    assert float((student.lm_head.weight - student.shared.weight).abs().max()) > 0.1
+    torch.testing.assert_close(student.lm_head.weight, teacher.lm_head.weight, rtol=0, atol=0.01)
 
 
 def test_recomputing_and_freezing_change_what_they_say_and_nothing_else(make_run: Make) -> None:

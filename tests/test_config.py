@@ -112,3 +112,25 @@ def test_every_setting_has_its_sentence_or_a_plain_name() -> None:
         if "description" not in facts and field not in plain
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (-1, "weight: Input should be greater than or equal to 0, found -1$"),
+        ({"kind": "linear", "start": 1.0}, r"weight\.linear\.end: this setting is required$"),
+        ({"kind": "lin"}, r"weight: Input tag 'lin'.*'linear', 'cosine', 'wsd'$"),
+    ],
+)
+def test_a_wrong_weight_is_explained_once_as_what_it_was_meant_to_be(
+    make_run: Make, weight: object, message: str
+) -> None:
+    term = {"kind": "forward_kl", "weight": weight, "on": ["teacher", "reference"]}
+    with pytest.raises(ConfigError, match=message):
+        make_run(objective__terms=[term])
+
+
+def test_a_setting_of_another_kind_is_named_as_such(make_run: Make) -> None:
+    term = {"kind": "logit_mse", "weight": 1.0, "on": ["teacher", "reference"], "divergence_temperature": 2.0}
+    with pytest.raises(ConfigError, match="a setting of other kinds, and would have no effect here"):
+        make_run(objective__terms=[term])

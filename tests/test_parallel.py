@@ -28,13 +28,22 @@ def launch(arguments: list[str], processes: int) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("tie", ["tied", "untied"])
-@pytest.mark.parametrize("family", ["llama", "t5"])
-def test_two_processes_equal_one(family: str, tie: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "tie", "trained"),
+    [
+        ("llama", "tied", "whole"),
+        ("llama", "untied", "whole"),
+        ("t5", "tied", "whole"),
+        ("t5", "untied", "whole"),
+        ("llama", "tied", "adapted"),  # LoRA, with blocks computed again in the backward
+        ("t5", "tied", "adapted"),
+    ],
+)
+def test_two_processes_equal_one(family: str, tie: str, trained: str, tmp_path: Path) -> None:
     found = {}
     for name, parallel, processes in (("one", "ddp", 1), ("ddp", "ddp", 2), ("fsdp", "fsdp", 2)):
         output = tmp_path / name
-        launch([str(SCRIPT), family, tie, parallel, str(output)], processes)
+        launch([str(SCRIPT), family, tie, parallel, str(output), trained], processes)
         metrics = json.loads(Path(f"{output}.json").read_text())
         found[name] = (metrics, load_file(f"{output}.safetensors"))
     metrics, expected = found.pop("one")

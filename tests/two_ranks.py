@@ -9,7 +9,10 @@ import torch
 from safetensors.torch import save_file
 from test_invariance import LENGTHS, VOCABULARY, AllRows, make, objective, rows
 
+from potstill.config.adapter import Lora
 from potstill.config.training import Optimiser, Training
+from potstill.models.adapt import adapt
+from potstill.models.recompute import recompute_blocks
 from potstill.models.scored import ScoredModel
 from potstill.models.vocabulary import Alignment
 from potstill.teachers import LocalTeacher
@@ -19,10 +22,13 @@ from potstill.training.optim import make_optimiser
 from potstill.training.parallel import start_world, whole, wrap
 
 
-def main(family: str, tie: bool, parallel: str, output: str) -> None:
+def main(family: str, tie: bool, parallel: str, output: str, adapted: bool) -> None:
     torch.set_num_threads(1)
     world = start_world("cpu")
     teacher, student, layout = make(family, tie)
+    if adapted:
+        adapt(student, Lora(kind="lora", rank=4), 0)
+        recompute_blocks(student)
     config = Training(
         steps=3, batch_rows=len(LENGTHS), micro_batch_rows=3, precision="fp32",
         optimiser=Optimiser(learning_rate=1e-2, warmup_steps=1, weight_decay=0.1, clip_norm=0.5),
@@ -40,4 +46,4 @@ def main(family: str, tie: bool, parallel: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] == "tied", sys.argv[3], sys.argv[4])
+    main(sys.argv[1], sys.argv[2] == "tied", sys.argv[3], sys.argv[4], sys.argv[5] == "adapted")

@@ -14,6 +14,9 @@ from pydantic import ValidationError
 
 from potstill.config.run import Run
 
+#: What pydantic puts into a fault's place where a number was tried among other shapes.
+NUMBER = "constrained-float"
+
 
 class ConfigError(ValueError):
     """The configuration cannot be run; the message lists every fault."""
@@ -79,7 +82,7 @@ def parse_run(tree: dict[str, Any], where: str = "configuration") -> Run:
     try:
         return Run.model_validate(tree)
     except ValidationError as error:
-        faults = "\n".join(f"  {_explain(fault, tree)}" for fault in error.errors())
+        faults = "\n".join(f"  {_explain(fault, tree)}" for fault in _relevant(error.errors()))
         raise ConfigError(f"{where} cannot be run:\n{faults}") from error
 
 
@@ -106,6 +109,23 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {'.'.join(keys[:depth])} is a value, not a group")
 
 
+def _relevant(faults: Sequence[Any]) -> list[Any]:
+    """Where a setting may be a number or a mapping, only the faults of what was meant."""
+    kept = []
+    for fault in faults:
+        as_number = any(part == NUMBER for part in fault["loc"])
+        as_mapping = any("[" in str(part) for part in fault["loc"])
+        given = fault.get("input")
+        if (as_number and isinstance(given, dict)) or (as_mapping and fault["type"] == "model_attributes_type"):
+            continue
+        here = fault["loc"]
+        inner = any(other["loc"] != here and other["loc"][: len(here)] == here for other in faults)
+        if fault["type"] == "too_short" and inner:  # a list whose items are faulty is not empty
+            continue
+        kept.append(fault | {"loc": tuple(p for p in fault["loc"] if p != NUMBER and "[" not in str(p))})
+    return kept
+
+
 def _explain(fault: Any, tree: dict[str, Any]) -> str:
     place = ".".join(str(part) for part in fault["loc"]) or "run"
     if fault["type"] == "extra_forbidden":
@@ -124,5 +144,7 @@ def _nearest(loc: tuple[Any, ...]) -> str:
     for definition in Run.model_json_schema()["$defs"].values():
         known.update(definition.get("properties", {}))
     known.update(Run.model_fields)
+    if loc[-1] in known:
+        return " It is a setting of other kinds, and would have no effect here."
     close = difflib.get_close_matches(str(loc[-1]), sorted(known), n=3)
     return f" Did you mean {' or '.join(close)}?" if close else ""
