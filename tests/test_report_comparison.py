@@ -88,6 +88,8 @@ def test_settings_are_flattened_and_terms_go_by_their_kind() -> None:
     twice = [{"terms": [kl, kl | {"weight": w}]} for w in (2.0, 3.0)]
     assert differences(twice) == [("terms.1.weight", ["2.0", "3.0"])]
     assert differences([{"output": "a"}, {"output": "b"}]) == []
+    assert differences([{"seed": 0, "compile": False, "freeze": [], "adapter": None}, {"seed": 0}]) == []
+    assert differences([{"compile": False}, {"compile": True}]) == [("compile", ["false", "true"])]
 
 
 def test_plane_is_forward_kl_against_golden_and_says_so(compared: tuple[list[RunDir], str]) -> None:

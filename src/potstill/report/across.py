@@ -67,12 +67,20 @@ def warnings(runs: Sequence[Reading]) -> list[str]:
 # -- configurations -----------------------------------------------------------
 
 
+#: What a setting that is not used looks like.
+NOTHING = {ABSENT, "null", "[]", "false"}
+
+
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Flattened settings whose values differ; `output` differs always and says nothing."""
+    """Flattened settings whose values differ; `output` differs always and says nothing.
+
+    A setting that one run has empty and another does not have at all is no difference:
+    it belongs to another version, or to a part that is not used.
+    """
     flat = [dict(flattened(config)) for config in configs]
     keys = sorted({key for found in flat for key in found} - {"output"})
     rows = [(key, [found.get(key, ABSENT) for found in flat]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]
+    return [(key, values) for key, values in rows if len(set(values)) > 1 and not set(values) <= NOTHING]
 
 
 def flattened(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
