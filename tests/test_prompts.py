@@ -1,5 +1,6 @@
 """Prompts come out of every kind of file as they were written, or an error says how to mend them."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -424,3 +425,35 @@ def test_damaged_text_files_are_refused_with_their_place(tmp_path, name, content
 def test_the_error_is_a_value_error():
     assert issubclass(PromptError, ValueError)
     assert Path(__file__).name in refusal(__file__)
+
+
+@pytest.mark.parametrize("name", ["prompts.jsonl.gz", "prompts.txt.gz", "prompts.csv.gz"])
+def test_gzipped_text_gives_the_same_prompts(tmp_path, name):
+    plain = tmp_path / name.removesuffix(".gz")
+    if name.startswith("prompts.txt"):
+        plain.write_text("\n".join(QUESTIONS) + "\n")
+    elif name.startswith("prompts.csv"):
+        plain.write_text("prompt\n" + "".join(f'"{text}"\n' for text in QUESTIONS))
+    else:
+        write_jsonl(plain, [{"prompt": text} for text in QUESTIONS])
+    packed = tmp_path / name
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_prompts(Prompts(path=str(packed))) == read_prompts(Prompts(path=str(plain)))
+
+
+def test_half_a_gzip_file_says_so(tmp_path):
+    whole = gzip.compress("\n".join(QUESTIONS * 200).encode())
+    for data in (whole[: len(whole) // 2], b"no gzip at all"):
+        (tmp_path / "prompts.txt.gz").write_bytes(data)
+        with pytest.raises(PromptError, match="none or half of one"):
+            read_prompts(Prompts(path=str(tmp_path / "prompts.txt.gz")))
+
+
+def test_a_prefix_stands_before_plain_prompts(tmp_path):
+    path = write_jsonl(tmp_path / "p.jsonl", [{"prompt": "a long text"}])
+    (plain,) = read_prompts(Prompts(path=path, chat=False, prefix="summarize: "))
+    assert plain.text == "summarize: a long text"
+    (chat,) = read_prompts(Prompts(path=path, prefix="summarize: "))
+    assert chat.messages == (Message("user", "summarize: a long text"),)
+    with pytest.raises(ValueError, match="prefix has no effect on messages"):
+        Prompts(path=path, messages="turns", prefix="x")

@@ -103,3 +103,19 @@ def test_completions_keep_their_history(make_run: Make) -> None:
     assert history["provenance"] == "teacher" and history["depth"] == 1
     assert history["sampling"]["sampling_temperature"] == 0.8
     assert all(len(line["logprobs"]) == len(line["token_ids"]) for line in lines)
+
+
+def test_prompts_that_are_too_long_are_refused_or_dropped_with_a_note(make_run: Make, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in Path(make_run().data.prompts.path).read_text().splitlines()]
+    for i in (0, 4):  # one of training, one held out ("stars")
+        rows[i]["prompt"] += " every day" * 60
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = make_run().data.prompts.model_dump() | {"path": str(path)}
+    with pytest.raises(ValueError, match=r"2 prompts are too long.*data\.max_length"):
+        distil(make_run(data__prompts=prompts), Show(quiet=True))
+    config = make_run(data__prompts=prompts, data__too_long="drop", output="dropped", training__steps=2)
+    run = distil(config, Show(quiet=True))
+    found = run.read_json("provenance.json")
+    assert found["prompts"]["train"] == 15 and found["prompts"]["held_out"] == 7
+    assert any("1 training prompts, 1 held out" in note for note in found["notes"])
