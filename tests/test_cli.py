@@ -53,6 +53,11 @@ def test_run_diagnose_report_and_chat(make_run: Make, tmp_path: Path) -> None:
     assert html.escape(verdict["sentence"].split(".")[0][:20], quote=False) in html.unescape(Path(page).read_text())
     answered = potstill("chat", config.output, "--prompt", "how do people make tea", "--max-new-tokens", "5")
     assert answered.returncode == 0 and answered.stdout
+    exported = potstill("export", config.output, "--step", "4")
+    assert exported.returncode == 0 and exported.stderr == ""
+    assert (Path(exported.stdout.strip()) / "model.safetensors").is_file()
+    refused = potstill("export", config.output, "--step", "5")
+    assert refused.returncode == 1 and "keeps no checkpoint of step 5; there are: 4, 6" in refused.stderr
 
 
 def test_check_foresees_and_writes_nothing(make_run: Make, tmp_path: Path) -> None:
@@ -158,7 +163,7 @@ def test_the_readmes_commands_are_real() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"make ([a-z-]+)", readme)):
         assert re.search(rf"^{target}:", makefile, re.M), target
-    verbs = set(re.findall(r"potstill (run|check|diagnose|report|chat) ", readme))
-    assert verbs == {"run", "check", "diagnose", "report", "chat"}
+    verbs = set(re.findall(r"potstill (run|check|diagnose|report|chat|export) ", readme))
+    assert verbs == {"run", "check", "diagnose", "report", "chat", "export"}
     for path in re.findall(r"(?:recipes|examples|src|docs)/[\w/.-]+\w", readme):
         assert (ROOT / path).exists(), path

@@ -8,14 +8,13 @@ finished is left alone.
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from potstill.config.run import Run
-from potstill.diagnosis import MAX_LOOKS, choose_step, diagnose, read_curves, step_to_keep
+from potstill.diagnosis import MAX_LOOKS, choose_step, diagnose, read_curves
 from potstill.losses.objective import Objective
 from potstill.models.scored import ScoredModel
 from potstill.records import Completion, DataPlan, Verdict
@@ -27,11 +26,11 @@ from potstill.training.checkpoint import CheckpointError
 from potstill.training.export import export_student
 from potstill.training.hardware import keep_freed_memory
 from potstill.training.loop import Stopwatch, Trainer, precision
-from potstill.training.monitor import Monitor
 from potstill.training.opening import open_directory
 from potstill.training.optim import make_optimiser
-from potstill.training.parallel import World, barrier, blocks, from_lead, start_world, wrap
+from potstill.training.parallel import World, barrier, blocks, start_world, wrap
 from potstill.training.preflight import Forecast, preflight
+from potstill.training.session import Session, note_event, planned_looks, train
 from potstill.training.show import Show
 from potstill.training.signals import Stop, Stopped, stopping
 from potstill.training.stages import (
@@ -48,23 +47,6 @@ from potstill.training.trackers import Trackers, tracking
 from potstill.training.watch import build_monitor, sample_held_out
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Session:
-    """The parts of a run at work."""
-
-    run: RunDir
-    config: Run
-    world: World
-    show: Show
-    stop: Stop
-    models: Models
-    trainer: Trainer
-    monitor: Monitor
-    texts: SampleTexts
-    clock: Stopwatch
-    trackers: Trackers
 
 
 def distil(config: Run, show: Show | None = None) -> RunDir:
@@ -110,7 +92,7 @@ def prepare(
 ) -> Session:  # fmt: skip
     """Completions, rows, monitor, trainer; all that comes before the first step."""
     limit = check_lengths(config, prompts, models)
-    _event(run, world, "started", processes=world.size)
+    note_event(run, world, "started", processes=world.size)
     completions, held_out = _sample(run, config, world, show, stop, models, prompts)
     clock = Stopwatch()
     rows, streams, plan = training_rows(config, models, prompts, completions, limit)
@@ -150,108 +132,6 @@ def prepare(
     return session
 
 
-def train(session: Session) -> None:
-    """All steps from where the trainer stands, with evaluations and checkpoints between."""
-    trainer, config, run = session.trainer, session.config, session.run
-    if trainer.step == 0:
-        evaluate(session)
-    steps = config.training.steps
-    early = stops_early(session)
-    with session.show.bar("training", steps, trainer.step) as bar:
-        while trainer.step < steps and not early:
-            metrics = trainer.train_step(session.stop.requested)
-            stop, tokens = metrics.pop("stop"), metrics.pop("tokens")
-            seconds = session.clock.lap("training")
-            if session.world.leads:
-                run.append("metrics.jsonl", metrics)
-                session.trackers.metrics(metrics)
-                run.append("timing.jsonl", {"step": trainer.step, "seconds": seconds, "tokens": tokens})
-            bar.advance(1, tokens, f"loss {metrics['loss']:.3f}")
-            last = trainer.step == steps
-            if last or trainer.step % config.monitor.every_steps == 0:
-                evaluate(session)
-                early = stops_early(session)
-                last = last or early
-            if last or stop or trainer.step % config.checkpoints.every_steps == 0:
-                save(session)
-            if stop and not last:
-                _event(run, session.world, "stopped", step=trainer.step)
-                raise Stopped(f"stopped after step {trainer.step} of {steps}", session.stop.signal_number)
-
-
-def stops_early(session: Session) -> bool:
-    """Does a verdict named in `monitor.stop_on` stand after this step's evaluation?
-
-    Read from the evaluations on disk up to this step, so that a resumed run decides
-    the same, also when it was killed between the decision and the end.
-    """
-    trainer, wanted = session.trainer, session.config.monitor.stop_on
-    if not wanted or trainer.step == 0 or trainer.step % session.config.monitor.every_steps:
-        return False
-    found = None
-    if session.world.leads and trainer.step in session.run.evaluation_steps():
-        verdict = diagnose(session.run.path, looks=planned_looks(session.config))
-        found = verdict.verdict if verdict.verdict in wanted else None
-    found = from_lead(found, session.world)
-    if found is None:
-        return False
-    _event(session.run, session.world, "stopped by verdict", step=trainer.step, verdict=found)
-    session.show.say(f"stopped after step {trainer.step}: {found}")
-    return True
-
-
-def planned_looks(config: Run) -> int:
-    """How often the verdict is asked for: at every evaluation after the first."""
-    return max(1, -(-config.training.steps // config.monitor.every_steps))
-
-
-def evaluate(session: Session) -> None:
-    """One evaluation and its sample texts, on disk; every process takes part."""
-    trainer, run = session.trainer, session.run
-    scalars = {}
-    losses = _losses_since_last_evaluation(run)
-    if losses:
-        scalars["training_loss"] = sum(losses) / len(losses)
-    with torch.no_grad(), precision(session.config.training, session.world):
-        record = session.monitor.evaluate(trainer.student, trainer.step, scalars)
-    config, bf16 = session.config, session.config.training.precision == "bf16"
-    texts = session.texts.answer(trainer.student, session.models.student, config.monitor, config.seed, bf16=bf16)
-    seconds = session.clock.lap("monitor")
-    if session.world.leads:
-        run.write_evaluation(record)
-        for line in texts:
-            run.append("samples.jsonl", {"step": trainer.step} | line)
-        session.trackers.evaluation(record, texts)
-        run.append("timing.jsonl", {"evaluation": trainer.step, "seconds": seconds})
-    fkl, golden = record.series["proxy_fkl"].per_token(), record.series["golden"].per_token()
-    session.show.say(
-        f"step {trainer.step:>5}  proxy {record.series['proxy'].per_token():.3f}  forward KL {fkl:.3f}  "
-        f"golden {golden:.3f} (teacher {record.series['teacher_golden'].per_token():.3f}) nats/token"
-    )
-    barrier(session.world)
-
-
-def save(session: Session) -> None:
-    """A checkpoint; then only the last few and the best stay."""
-    trainer, run = session.trainer, session.run
-    session.trackers.flush()
-    facts = {
-        "optimiser_steps": trainer.step,
-        "lengths": run.lengths(),
-        "student": session.models.lineage,
-        "plans": [asdict(plan) for plan in trainer.source.plans],
-        "world_size": session.world.size,
-        "random_numbers": "keyed by seed, prompt, completion and position; nothing to store",
-    }
-    checkpoint.save(run, trainer.step, session.models.student, trainer.optimiser, facts, session.world)
-    if session.world.leads:
-        available = run.checkpoint_steps()
-        best = step_to_keep(read_curves(run.path), available) if run.evaluations() else None
-        checkpoint.prune(run, session.config.checkpoints.keep_last, best)
-    session.clock.lap("checkpoints")
-    barrier(session.world)
-
-
 def finish(session: Session) -> None:
     """Verdict, exported student, timing summary."""
     run, world = session.run, session.world
@@ -261,7 +141,7 @@ def finish(session: Session) -> None:
         export_student(run, step, session.config, session.models, verdict, run.file("student"))
         run.write_json("verdict.json", asdict(verdict))
         session.trackers.close(verdict)
-        _event(run, world, "finished", exported_step=step, seconds=session.clock.seconds)
+        note_event(run, world, "finished", exported_step=step, seconds=session.clock.seconds)
     barrier(world)
 
 
@@ -316,18 +196,11 @@ def _resume(session: Session, plan: DataPlan) -> None:
     if world.leads:
         run.rewind(lengths, trainer.step if steps else -1)
         if not steps:
-            _event(run, world, "data plan", **asdict(plan))
+            note_event(run, world, "data plan", **asdict(plan))
         else:
-            _event(run, world, "resumed", step=trainer.step)
+            note_event(run, world, "resumed", step=trainer.step)
         session.trackers.resume(trainer.step if steps else -1)
     barrier(world)
-
-
-def _losses_since_last_evaluation(run: RunDir) -> list[float]:
-    """Read back from metrics.jsonl, so that a resumed run averages over the same steps."""
-    done = run.evaluation_steps()
-    since = done[-1] if done else -1
-    return [line["loss"] for line in run.lines("metrics.jsonl") if line["step"] > since]
 
 
 def _provenance(
@@ -351,11 +224,6 @@ def _provenance(
     if models.oracle is not None:
         facts["oracle"] = {"name": models.oracle.name, "fingerprint": models.oracle.fingerprint}
     run.write_json("provenance.json", facts)
-
-
-def _event(run: RunDir, world: World, what: str, **facts: Any) -> None:
-    if world.leads:
-        run.append("events.jsonl", {"event": what, "time": time.time()} | facts)
 
 
 def _refuse_another_base(before: Any, now: Any) -> None:
