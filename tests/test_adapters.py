@@ -287,6 +287,7 @@ def test_a_frozen_student_whose_source_changed_is_not_resumed(make_run: Make, mo
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of its own inside, and as errors they would stop it
 def test_compiled_blocks_give_the_same_losses(make_run: Make) -> None:
     plain = distil(make_run(training__steps=3), Show(quiet=True))
     compiled = distil(make_run(output="compiled", training__compile=True, training__steps=3), Show(quiet=True))
