@@ -36,7 +36,7 @@ def launch(arguments: list[str], processes: int) -> str:
         ("t5", "tied", "whole"),
         ("t5", "untied", "whole"),
         ("llama", "tied", "adapted"),  # LoRA, with blocks computed again in the backward
-        ("t5", "tied", "adapted"),
+        pytest.param("t5", "tied", "adapted", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_equal_one(family: str, tie: str, trained: str, tmp_path: Path) -> None:
