@@ -27,6 +27,7 @@ from potstill.training.checkpoint import CheckpointError
 from potstill.training.distil import distil
 from potstill.training.export import export_step
 from potstill.training.show import Show
+from potstill.training.stages import fresh_student
 
 #: PEFT asks Transformers a question whose name has changed since; our own calls hide it themselves.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -232,7 +233,12 @@ def test_a_t5_run_with_lora(make_run: Make, t5_folder: Path) -> None:
     adapter = {"kind": "lora", "rank": 2}
     config = make_run(t5_folder, data__prompts__chat=False, training__adapter=adapter, training__steps=2)
     run = distil(config, Show(quiet=True))
-    AutoModelForSeq2SeqLM.from_pretrained(run.file("student"))
+    student = AutoModelForSeq2SeqLM.from_pretrained(run.file("student"))
+    assert not any("lora" in name for name, _ in student.named_parameters())
+    before, _, _ = fresh_student(config.model_copy(update={"training": make_run().training}))
+    changed = {name for name, p in student.named_parameters() if not torch.equal(p, before.get_parameter(name))}
+    assert changed and all(".layer." in name for name in changed), "only what carries an adapter may change"
+    assert any(n.startswith("encoder") for n in changed) and any(n.startswith("decoder") for n in changed)
 
 
 def test_a_t5_with_a_head_of_its_own_goes_through_a_whole_run(

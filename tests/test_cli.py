@@ -99,7 +99,7 @@ def test_bad_input_is_refused_before_training(make_run: Make, tmp_path: Path, ov
     import torch
 
     if "cuda" in override and torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
+        pytest.skip("there is a GPU here")  # asking for one is then no bad input
     config = make_run()
     done = potstill("run", write(config, tmp_path / "run.yaml"), override)
     assert done.returncode == 1

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from potstill.config.model import FolderModel, GgufModel, LayersStudent, ScratchStudent
+from potstill.data.collate import Layout, Row, collate
 from potstill.models.load import Loaded, ModelError, fingerprint, load_model
 from potstill.models.scored import ScoredModel
 from potstill.models.student import build_student, from_layers, spread
@@ -57,7 +58,19 @@ FAMILIES = families()
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_our_head_gives_the_models_own_logits(name: str) -> None:
-    ScoredModel(FAMILIES[name].eval()).verify_head()
+    model = FAMILIES[name].eval()
+    scored, ids = ScoredModel(model), torch.arange(3, 12)[None]
+    row = Row("p", 0, "corpus", (3,), (False,), tuple(range(4, 12)))
+    inputs: dict[str, Any] = {"input_ids": ids[:, :-1]}
+    layout = Layout(0)
+    if scored.is_encoder_decoder:
+        layout = Layout(0, 0)
+        inputs = {"input_ids": torch.tensor([[3]]), "decoder_input_ids": torch.tensor([[0, *range(4, 11)]])}
+    with torch.no_grad():
+        found = scored.head().project(scored.hidden(collate([row], layout)))
+        expected = model(**inputs).logits[0].float()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    scored.verify_head()  # what a run asks finds nothing to refuse
 
 
 def test_a_model_that_does_more_to_its_logits_is_refused() -> None:

@@ -7,7 +7,6 @@ finished is left alone.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -45,8 +44,6 @@ from potstill.training.stages import (
 from potstill.training.texts import SampleTexts
 from potstill.training.trackers import Trackers, tracking
 from potstill.training.watch import build_monitor, sample_held_out
-
-log = logging.getLogger(__name__)
 
 
 def distil(config: Run, show: Show | None = None) -> RunDir:

@@ -23,7 +23,7 @@ class TensorBoard:
     """A SummaryWriter, from resuming on."""
 
     def __init__(self, settings: TensorBoardTracker, tracked: Tracked):
-        self.library = needed("torch.utils.tensorboard", "tensorboard")
+        self.package = needed("torch.utils.tensorboard", "tensorboard")
         self.folder = Path(settings.folder) if settings.folder else tracked.run.file("tensorboard")
         self.config = tracked.config
         self.where = f"tensorboard --logdir {self.folder}"
@@ -35,7 +35,7 @@ class TensorBoard:
 
     def resume(self, step: int, whole: bool) -> int:
         self.step = step if whole else -1
-        self.writer = self.library.SummaryWriter(str(self.folder), purge_step=self.step + 1, flush_secs=30)
+        self.writer = self.package.SummaryWriter(str(self.folder), purge_step=self.step + 1, flush_secs=30)
         if self.step < 0:
             self._text("configuration", yaml.safe_dump(self.config.dump(), sort_keys=False), 0)
         return self.step

@@ -25,7 +25,7 @@ class Trackio:
     """A Trackio run, from resuming on."""
 
     def __init__(self, settings: TrackioTracker, tracked: Tracked):
-        self.library = needed("trackio", "trackio")
+        self.package = needed("trackio", "trackio")
         for variable in ELSEWHERE:
             if os.environ.get(variable):
                 raise TrackerError(
@@ -48,14 +48,14 @@ class Trackio:
 
     def resume(self, step: int, whole: bool) -> int:
         try:
-            earlier = list(self.library.Api().runs(self.project))
+            earlier = list(self.package.Api().runs(self.project))
         except ValueError:  # no such project yet
             earlier = []
         for run in earlier:
             if (run.config or {}).get("potstill_run") == self.config["potstill_run"]:
                 run.delete()
         with contextlib.redirect_stdout(io.StringIO()):  # `where` says what matters of its greeting
-            self.run = self.library.init(project=self.project, name=self.name, config=self.config, embed=False)
+            self.run = self.package.init(project=self.project, name=self.name, config=self.config, embed=False)
         return -1
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
@@ -63,7 +63,7 @@ class Trackio:
         self.run.log(dict(values), step=step)
 
     def evaluation(self, step: int, values: Mapping[str, float], texts: Texts) -> None:
-        shown = {"evaluation/samples": self.library.Table(**table(texts))} if texts else {}
+        shown = {"evaluation/samples": self.package.Table(**table(texts))} if texts else {}
         self.step = step
         self.run.log({**values, **shown}, step=step)
 
@@ -74,6 +74,6 @@ class Trackio:
         if self.run is None:
             return
         if verdict is not None:
-            self.run.log({"verdict": self.library.Markdown(in_words(verdict))}, step=self.step)
+            self.run.log({"verdict": self.package.Markdown(in_words(verdict))}, step=self.step)
         with contextlib.redirect_stdout(io.StringIO()):
-            self.library.finish()
+            self.package.finish()

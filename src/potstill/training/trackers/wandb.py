@@ -26,7 +26,7 @@ class Wandb:
     """A W&B run; opened at once, so that W&B refuses before time is spent."""
 
     def __init__(self, settings: WandbTracker, tracked: Tracked):
-        wandb = self.library = needed("wandb", "wandb")
+        wandb = self.package = needed("wandb", "wandb")
         self.offline = settings.mode == "offline"
         try:
             if not self.offline:
@@ -51,7 +51,7 @@ class Wandb:
 
     def _need_login(self) -> None:
         # prompt=False: a question on the terminal would hold a run that nobody watches.
-        if self.library.run is None and not self.library.login(prompt=False, verify=True):
+        if self.package.run is None and not self.package.login(prompt=False, verify=True):
             raise TrackerError(
                 "trackers: W&B has no login here. Run `wandb login` or set WANDB_API_KEY; or choose mode: offline, "
                 "which needs none, and `wandb sync` later."
@@ -78,7 +78,7 @@ class Wandb:
     def evaluation(self, step: int, values: Mapping[str, float], texts: Texts) -> None:
         self.metrics(step, values)
         if texts and step >= self.first:
-            self.row["evaluation/samples"] = self.library.Table(**table(texts))
+            self.row["evaluation/samples"] = self.package.Table(**table(texts))
 
     def flush(self) -> None:
         """Hand over the row of the step, which W&B takes once and whole."""
