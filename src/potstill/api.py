@@ -66,11 +66,12 @@ class Run:
                 f"{self.path} has no student yet: the run has not finished. Finish it with potstill.distil or "
                 "potstill run, or export a checkpoint with export(step)."
             )
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+        from potstill.config.model import FolderModel
+        from potstill.models.load import load_model
+        from potstill.training.stages import computing_dtype
 
-        is_pair = AutoConfig.from_pretrained(folder).is_encoder_decoder
-        auto = AutoModelForSeq2SeqLM if is_pair else AutoModelForCausalLM
-        return auto.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        loaded = load_model(FolderModel(kind="folder", path=str(folder)), computing_dtype(self.config))
+        return loaded.model, loaded.tokenizer
 
     def export(self, step: int, output: str | Path | None = None) -> Path:
         """Write the student of a kept checkpoint as a Hugging Face folder; returns the folder.

@@ -89,6 +89,11 @@ class Term(Frozen):
         return self.compares_with_teacher or (weighting is not None and weighting.kind == "teacher_entropy")
 
     @property
+    def needs_every_column(self) -> bool:
+        """Infinite, or without a value, where the student's head has columns that the teacher's lacks."""
+        return False
+
+    @property
     def largest_weight(self) -> float:
         return self.weight if isinstance(self.weight, float) else self.weight.largest
 
@@ -98,6 +103,8 @@ class Term(Frozen):
 
     def mean_weight(self, points: int = 101) -> float:
         """Mean over the run: what a ruler that must not change during it uses."""
+        if isinstance(self.weight, float):
+            return self.weight
         return sum(self.weight_at(i / (points - 1)) for i in range(points)) / points
 
 
@@ -151,6 +158,10 @@ class ReverseKL(Divergence):
 
     kind: Literal["reverse_kl"]
 
+    @property
+    def needs_every_column(self) -> bool:
+        return True
+
 
 class JensenShannon(Divergence):
     """Generalised Jensen-Shannon: both against their mixture, times divergence_temperature squared."""
@@ -165,6 +176,10 @@ class JensenShannon(Divergence):
     @property
     def parameter(self) -> float:
         return self.teacher_weight
+
+    @property
+    def needs_every_column(self) -> bool:
+        return self.teacher_weight == 1
 
     @model_validator(mode="after")
     def _not_nothing(self) -> JensenShannon:
@@ -199,6 +214,10 @@ class SkewReverseKL(Divergence):
     def parameter(self) -> float:
         return self.student_share
 
+    @property
+    def needs_every_column(self) -> bool:
+        return self.student_share == 0
+
 
 class TotalVariation(Divergence):
     """Half the sum of |p - q|, a probability; times divergence_temperature."""
@@ -218,11 +237,12 @@ class LogitMSE(Term):
     in_nats: ClassVar[bool] = False
     kind: Literal["logit_mse"]
 
+    @property
+    def needs_every_column(self) -> bool:
+        return True
+
 
 AnyTerm = Annotated[
     CrossEntropy | ForwardKL | ReverseKL | JensenShannon | SkewForwardKL | SkewReverseKL | TotalVariation | LogitMSE,
     Field(discriminator="kind"),
 ]
-
-#: Infinite, or undefined, where the student's head has columns that the teacher's lacks.
-NEED_EVERY_COLUMN = ("reverse_kl", "logit_mse")

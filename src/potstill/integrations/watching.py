@@ -34,6 +34,7 @@ from potstill.training.hardware import environment
 from potstill.training.monitor import EVERYWHERE, Monitor
 from potstill.training.opening import refuse_another
 from potstill.training.parallel import World
+from potstill.training.session import losses_since_last_evaluation
 from potstill.training.show import Show
 from potstill.training.stages import Models, Prompts, align_judge, layout_of, sample
 from potstill.training.texts import SampleTexts
@@ -84,7 +85,7 @@ class Watch:
     def evaluate(self, step: int) -> dict[str, float]:
         """One evaluation, on disk when it returns: proxy, golden, teacher_golden in nats per token."""
         started = time.perf_counter()
-        losses = self._losses_since_last_evaluation()
+        losses = losses_since_last_evaluation(self.run)
         scalars = {"training_loss": sum(losses) / len(losses)} if losses else {}
         monitor = self.settings.monitor
         with undisturbed(self.place.device, self.trained), self.place.precision():
@@ -103,12 +104,6 @@ class Watch:
         self.run.write_json("verdict.json", asdict(verdict))
         self.run.append("events.jsonl", {"event": "finished", "time": time.time(), "step": step})
         return verdict
-
-    def _losses_since_last_evaluation(self) -> list[float]:
-        done = self.run.evaluation_steps()
-        since = done[-1] if done else -1
-        lines = self.run.lines("metrics.jsonl")
-        return [line["loss"] for line in lines if line["step"] > since and line["loss"] is not None]
 
 
 def start_watch(

@@ -64,7 +64,7 @@ def distil(config: Run, show: Show | None = None) -> RunDir:
         show.say(f"{run.path} is finished; nothing to do")
         return run
     with stopping() as stop, tracking(run, config, show, lead=world.leads) as trackers:
-        _refuse_uneven(config, world)
+        _refuse_what_cannot_work(config, world)
         models = load_models(config)
         prompts = load_prompts(config, models.tokenizer, models.teacher.is_encoder_decoder)
         say_forecast(show, preflight(config, models, prompts, world.device), prompts)
@@ -95,7 +95,7 @@ def prepare(
     rows, streams, plan = training_rows(config, models, prompts, completions, limit)
     objective = Objective(config.objective)
     source = OfflineSource(streams, config.seed, config.training.batch_rows, plan)
-    teacher_root = ScoredModel(models.teacher.model).to(world.device)
+    teacher_root = ScoredModel(models.teacher.model, config.training.pack_tokens).to(world.device)
     with torch.no_grad(), precision(config.training, world):
         monitor = build_monitor(
             config.monitor.batch_rows, models, prompts, held_out, objective, teacher_root, world, limit
@@ -115,7 +115,7 @@ def prepare(
         )
         with show.bar("teacher's hidden states", len(rows)) as bar, precision(config.training, world):
             teacher.prepare(bar.advance)
-    scored = ScoredModel(models.student)
+    scored = ScoredModel(models.student, config.training.pack_tokens)
     if config.training.compile:
         for block in blocks(scored):
             block.compile(dynamic=True)
@@ -232,7 +232,7 @@ def _refuse_another_base(before: Any, now: Any) -> None:
         )
 
 
-def _refuse_uneven(config: Run, world: World) -> None:
+def _refuse_what_cannot_work(config: Run, world: World) -> None:
     if config.training.batch_rows % world.size:
         raise ValueError(
             f"training.batch_rows {config.training.batch_rows} cannot be shared by {world.size} processes; "

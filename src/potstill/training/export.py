@@ -10,8 +10,6 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-import torch
-
 from potstill.config import parse_run
 from potstill.config.run import Run
 from potstill.diagnosis import diagnose
@@ -21,7 +19,7 @@ from potstill.records import Verdict
 from potstill.run_dir import RunDir, RunDirError
 from potstill.training.card import card
 from potstill.training.checkpoint import load
-from potstill.training.stages import Models, fresh_student
+from potstill.training.stages import Models, computing_dtype, fresh_student
 
 
 def export_step(run: RunDir, step: int, output: Path | None = None) -> Path:
@@ -64,7 +62,7 @@ def export_student(
         if adapted is not None and config.training.adapter is not None:
             save_adapter(adapted, building / "adapter", config.training.adapter)
             student = merged(adapted)
-        dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+        dtype = computing_dtype(config)
         student.to(dtype).eval()
         student.config.dtype = dtype
         student.save_pretrained(building)

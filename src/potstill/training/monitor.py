@@ -175,7 +175,7 @@ def proxy_objective(config: ObjectiveConfig) -> Objective:
 
 def with_fkl(objective: Objective) -> Objective:
     """The same with forward KL at temperature 1 beside it, if it is not there already."""
-    if any(term.name == "forward_kl" and term.default_name == "forward_kl" for term in objective.terms):
+    if "forward_kl" in objective.names:
         return objective
     extra = ForwardKL(kind="forward_kl", weight=1.0, on=EVERYWHERE)
     return Objective(objective.config.model_copy(update={"terms": (*objective.config.terms, extra)}))

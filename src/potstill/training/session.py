@@ -101,7 +101,7 @@ def evaluate(session: Session) -> None:
     """One evaluation and its sample texts, on disk; every process takes part."""
     trainer, run = session.trainer, session.run
     scalars = {}
-    losses = _losses_since_last_evaluation(run)
+    losses = losses_since_last_evaluation(run)
     if losses:
         scalars["training_loss"] = sum(losses) / len(losses)
     with torch.no_grad(), precision(session.config.training, session.world):
@@ -144,11 +144,11 @@ def save(session: Session) -> None:
     barrier(session.world)
 
 
-def _losses_since_last_evaluation(run: RunDir) -> list[float]:
+def losses_since_last_evaluation(run: RunDir) -> list[float]:
     """Read back from metrics.jsonl, so that a resumed run averages over the same steps."""
     done = run.evaluation_steps()
     since = done[-1] if done else -1
-    return [line["loss"] for line in run.lines("metrics.jsonl") if line["step"] > since]
+    return [line["loss"] for line in run.lines("metrics.jsonl") if line["step"] > since and line["loss"] is not None]
 
 
 def note_event(run: RunDir, world: World, what: str, **facts: Any) -> None:

@@ -15,7 +15,6 @@ import torch
 from potstill.config.data import FileCompletions, SampledCompletions, Sampling
 from potstill.config.model import LoadedStudent
 from potstill.config.run import Run
-from potstill.config.terms import NEED_EVERY_COLUMN
 from potstill.data.collate import Layout, Row
 from potstill.data.encode import EncodedPrompt
 from potstill.data.prompts import read_prompts
@@ -27,6 +26,7 @@ from potstill.generation.base import Request, sample_all
 from potstill.generation.local import LocalSampler
 from potstill.models.adapt import adapt, freeze
 from potstill.models.load import Loaded, ModelError, load_model
+from potstill.models.packing import verify_packing
 from potstill.models.recompute import recompute_blocks
 from potstill.models.scored import ScoredModel
 from potstill.models.shrink import shrink
@@ -79,16 +79,19 @@ def context_length(model: Any) -> int:
 
 def load_models(config: Run) -> Models:
     """Load or build all models on the CPU and see that they fit together."""
-    teacher = load_model(config.teacher, _dtype(config))
+    teacher = load_model(config.teacher, computing_dtype(config))
     student, tokenizer, lineage = build_student(config.student, teacher, config.seed)
     if bool(student.config.is_encoder_decoder) != teacher.is_encoder_decoder:
         raise ModelError("one of teacher and student is an encoder-decoder and the other is not")
     ScoredModel(student).verify_head()
     alignment = align_judge(teacher, student, tokenizer)
-    oracle = None if config.oracle is None else load_model(config.oracle, _dtype(config))
+    oracle = None if config.oracle is None else load_model(config.oracle, computing_dtype(config))
     oracle_alignment = None if oracle is None else align_judge(oracle, student, tokenizer)
     layout = layout_of(student, tokenizer)
     _refuse_narrow_teacher(config, alignment)
+    if config.training.pack_tokens is not None:
+        for packed in [student, teacher.model, *([] if oracle is None else [oracle.model])]:
+            verify_packing(packed)
     teacher = shrink(teacher, config.training.teacher_weights)
     adapted = _choose_trained(config, student)
     return Models(teacher, student, tokenizer, lineage, alignment, oracle, oracle_alignment, layout, adapted)
@@ -108,7 +111,8 @@ def layout_of(student: Any, tokenizer: Any) -> Layout:
     return Layout(int(tokenizer.eos_token_id if pad is None else pad), start)
 
 
-def _dtype(config: Run) -> torch.dtype:
+def computing_dtype(config: Run) -> torch.dtype:
+    """What a run computes in, and what its student is exported in."""
     return torch.bfloat16 if config.training.precision == "bf16" else torch.float32
 
 
@@ -116,7 +120,7 @@ def fresh_student(config: Run) -> tuple[Any, Any, Any]:
     """The student as it was before the first step, its tokenizer, and PEFT's view of it or None."""
     origin = None
     if not isinstance(config.student, LoadedStudent):
-        origin = load_model(config.teacher, _dtype(config))
+        origin = load_model(config.teacher, computing_dtype(config))
     student, tokenizer, _ = build_student(config.student, origin, config.seed)
     return student, tokenizer, _choose_trained(config, student)
 
@@ -135,9 +139,7 @@ def _refuse_narrow_teacher(config: Run, alignment: Alignment) -> None:
     """Some divergences have no value where the student's head is wider than the teacher's."""
     if alignment.shared is None or alignment.shared == alignment.student_width:
         return
-    names = [term.name for term in config.objective.active if term.kind in NEED_EVERY_COLUMN]
-    names += [t.name for t in config.objective.active if t.kind == "jensen_shannon" and t.teacher_weight == 1]
-    names += [t.name for t in config.objective.active if t.kind == "skew_reverse_kl" and t.student_share == 0]
+    names = [term.name for term in config.objective.active if term.needs_every_column]
     if names:
         raise ModelError(
             f"{', '.join(names)} compares every column of the student's head, and the heads are padded differently "

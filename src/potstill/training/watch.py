@@ -68,7 +68,7 @@ def build_monitor(
         fkl_set = frozen(completion_rows(held_out[PLAIN_LAW], prompts.encoded), teacher)
     if models.oracle is not None:
         assert models.oracle_alignment is not None
-        root = ScoredModel(models.oracle.model).to(world.device)
+        root = ScoredModel(models.oracle.model, teacher_root.pack_tokens).to(world.device)
         judge = Judge(root, models.oracle_alignment, models.oracle.fingerprint)
         golden_set = frozen(completion_rows(held_out[ORACLE], prompts.encoded), judge)
     else:
