@@ -138,7 +138,7 @@ BASE: dict[str, Any] = {
             {"kind": "forward_kl", "weight": 0.7, "on": ["teacher", "reference"], "divergence_temperature": 2.0},
             {"kind": "cross_entropy", "weight": 0.3, "on": ["teacher"]},
         ],
-        "chunk_positions": 16,
+        "head_memory_mb": 0.01,
     },
     "training": {
         "steps": 6, "batch_rows": 8, "micro_batch_rows": 3, "precision": "fp32", "device": "cpu",

@@ -17,6 +17,8 @@ SOURCE = ROOT / "src" / "potstill"
 LAYERS = [
     {"records", "run_dir"},
     {"config"},
+    {"head"},
+    {"targets"},
     {"batch"},
     {"models", "data", "generation", "verifiers", "losses", "metrics"},
     {"teachers"},

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter
+from slow_head import slow_values
 from torch import Tensor
 
-from potstill.batch import Dense
 from potstill.config.objective import ObjectiveConfig
 from potstill.config.terms import AnyTerm
+from potstill.head import Head
 from potstill.losses import divergences as d
+from potstill.losses.fused import weighted_sums
 from potstill.losses.objective import Objective
+from potstill.targets import Dense
 
 TERM = TypeAdapter(AnyTerm)
 Plain = Callable[[list[float], list[float]], float]
@@ -61,8 +64,10 @@ TEMPERATURES = [0.5, 1.0, 2.0, 7.0]
 
 
 def term(case: str, temperature: float = 1.0) -> AnyTerm:
-    settings = {"kind": case.split()[0], "weight": 1.0, "on": ["teacher"], **CASES[case][0]}
-    return TERM.validate_python(settings | {"divergence_temperature": temperature})
+    settings = {"kind": case.split()[0], "weight": 1.0, "on": ["teacher"]}
+    if case != "logit_mse":
+        settings |= {**CASES[case][0], "divergence_temperature": temperature}
+    return TERM.validate_python(settings)
 
 
 def logits(rows: int, columns: int, seed: int, scale: float = 2.0) -> Tensor:
@@ -70,18 +75,29 @@ def logits(rows: int, columns: int, seed: int, scale: float = 2.0) -> Tensor:
     return scale * torch.randn(rows, columns, generator=generator, dtype=torch.float64)
 
 
-class Exact(Dense):
-    """The teacher's logits kept as they are (float64 stays that), so that only our arithmetic is tested."""
-
-    def log_probs(self, start: int, stop: int, temperature: float) -> Tensor:
-        return torch.log_softmax(self.values[start:stop] / temperature, -1)
-
-
-def value(case: str, teacher: Tensor, student: Tensor, temperature: float = 1.0, targets: type = Exact) -> Tensor:
-    objective = Objective(ObjectiveConfig(terms=(term(case, temperature),)))
-    said = targets(teacher if targets is Exact else torch.log_softmax(teacher, -1), "t")
+def by_definition(case: str, teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
+    """[N] through `divergences.py` and autograd."""
     ids = torch.zeros(len(student), dtype=torch.long)
-    return next(iter(objective.values(student, ids, said, 0, len(student)).values()))
+    return slow_values(term(case, temperature), student, ids, Dense(teacher, "t"))
+
+
+def by_the_head(case: str, teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
+    """[N] through the fused head with a matrix that hands logits on; the gradient is the sum's."""
+    objective = Objective(ObjectiveConfig(terms=(term(case, temperature),)))
+    head = Head(torch.eye(student.shape[1], dtype=student.dtype))
+    ids, ones = torch.zeros(len(student), dtype=torch.long), torch.ones(len(student), dtype=student.dtype)
+    name = objective.names[0]
+    scored = weighted_sums(student, head, ids, {name: ones}, Dense(teacher, "t"), objective)
+    return scored.values[name] + (scored.total - scored.total.detach()) / len(student)
+
+
+Value = Callable[..., Tensor]
+
+
+@pytest.fixture(params=[by_definition, by_the_head])
+def value(request: pytest.FixtureRequest) -> Value:
+    """The reference and the fast path, held to the same numbers."""
+    return request.param  # type: ignore[no-any-return]
 
 
 def by_hand(case: str, teacher: Tensor, student: Tensor, temperature: float) -> list[float]:
@@ -92,18 +108,18 @@ def by_hand(case: str, teacher: Tensor, student: Tensor, temperature: float) -> 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("case", CASES)
-def test_value(case: str, temperature: float) -> None:
+def test_value(value: Value, case: str, temperature: float) -> None:
     teacher, student = logits(5, 11, 0), logits(5, 11, 1)
     expected = by_hand(case, teacher, student, temperature)
     assert value(case, teacher, student, temperature).tolist() == pytest.approx(expected, rel=1e-10)
-    single = value(case, teacher.float(), student.float(), temperature, Dense)
+    single = value(case, teacher.float(), student.float(), temperature)
     assert single.dtype == torch.float32
     assert single.tolist() == pytest.approx(expected, rel=2e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("case", CASES)
-def test_gradient_by_central_differences_of_the_plain_formula(case: str, temperature: float) -> None:
+def test_gradient_by_central_differences_of_the_plain_formula(value: Value, case: str, temperature: float) -> None:
     teacher, student = logits(2, 7, 2), logits(2, 7, 3).requires_grad_()
     value(case, teacher, student, temperature).sum().backward()
     assert student.grad is not None
@@ -131,7 +147,7 @@ def analytic(case: str, p: Tensor, q: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("case", ["forward_kl", "reverse_kl", "skew_forward_kl"])
-def test_gradient_in_closed_form(case: str) -> None:
+def test_gradient_in_closed_form(value: Value, case: str) -> None:
     teacher, student = logits(4, 9, 4), logits(4, 9, 5).requires_grad_()
     value(case, teacher, student).sum().backward()
     expected = analytic(case, torch.softmax(teacher, -1), torch.softmax(student.detach(), -1))
@@ -140,10 +156,10 @@ def test_gradient_in_closed_form(case: str) -> None:
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 40.0])
 @pytest.mark.parametrize("case", CASES)
-def test_equality_is_exactly_zero_with_no_gradient(case: str, scale: float) -> None:
+def test_equality_is_exactly_zero_with_no_gradient(value: Value, case: str, scale: float) -> None:
     teacher = logits(6, 33, 6, scale).float()
     student = teacher.clone().requires_grad_()
-    found = value(case, teacher, student, targets=Exact)
+    found = value(case, teacher, student)
     assert found.tolist() == [0.0] * 6
     found.sum().backward()
     assert student.grad is not None
@@ -151,7 +167,7 @@ def test_equality_is_exactly_zero_with_no_gradient(case: str, scale: float) -> N
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_near_equality_the_error_is_that_of_fp32_log_probs(case: str) -> None:
+def test_near_equality_the_error_is_that_of_fp32_log_probs(value: Value, case: str) -> None:
     """Logits that differ by 1e-4: values of 1e-9, which rounding of the inputs (1e-7) may hide but not enlarge."""
     teacher = logits(8, 50, 7).float()
     student = teacher + 1e-4 * logits(8, 50, 8).float()
@@ -210,7 +226,7 @@ def test_skews_tend_to_the_kls() -> None:
     assert d.skew_reverse_kl(p, q, 0.0).tolist() == d.reverse_kl(p, q).tolist()
 
 
-def test_logit_mse_by_hand_blind_to_constants_and_the_limit_of_hot_kl() -> None:
+def test_logit_mse_by_hand_blind_to_constants_and_the_limit_of_hot_kl(value: Value) -> None:
     teacher, student = logits(4, 9, 15, 1.0), logits(4, 9, 16, 1.0)
     p, q = torch.log_softmax(teacher, -1), torch.log_softmax(student, -1)
     found = d.logit_mse(p, q)
@@ -244,6 +260,12 @@ def test_columns_that_the_teacher_lacks() -> None:
     assert d.reverse_kl(teacher, q).item() == math.inf
     with pytest.raises(ValueError, match="logit for every token"):
         d.logit_mse(teacher, q)
+    hidden, ids, one = Head(torch.eye(3, dtype=torch.float64)), torch.tensor([0]), {"reverse_kl": torch.ones(1)}
+    objective = Objective(ObjectiveConfig(terms=(term("reverse_kl"),)))
+    assert weighted_sums(q, hidden, ids, one, Dense(teacher, "t"), objective).total.item() == math.inf
+    assert by_the_head("forward_kl", teacher, q).item() == pytest.approx(d.forward_kl(teacher, q).item(), rel=1e-12)
+    with pytest.raises(ValueError, match="logit for every token"):
+        by_the_head("logit_mse", teacher, q)
 
 
 def test_what_has_no_meaning_is_refused() -> None:

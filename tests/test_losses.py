@@ -6,14 +6,17 @@ import math
 
 import pytest
 import torch
+from slow_head import slow_values
 from torch import Tensor
 
-from potstill.batch import Dense, TokenBatch
+from potstill.batch import TokenBatch
 from potstill.config.objective import ObjectiveConfig
 from potstill.config.terms import CrossEntropy, ForwardKL
+from potstill.head import Head
 from potstill.losses.divergences import cross_entropy, forward_kl
-from potstill.losses.head import Head, weighted_sums
+from potstill.losses.fused import weighted_sums
 from potstill.losses.objective import Objective
+from potstill.targets import Dense
 
 
 def logits(rows: int, columns: int, seed: int, scale: float = 3.0) -> Tensor:
@@ -25,16 +28,16 @@ def log_softmax(values: Tensor) -> Tensor:
     return torch.log_softmax(values, -1)
 
 
-def soft_objective(temperature: float, weight: float = 1.0, chunk: int = 512) -> Objective:
+def soft_objective(temperature: float, weight: float = 1.0) -> Objective:
     term = ForwardKL(kind="forward_kl", weight=weight, on=("teacher",), divergence_temperature=temperature)
-    return Objective(ObjectiveConfig(terms=(term,), chunk_positions=chunk))
+    return Objective(ObjectiveConfig(terms=(term,)))
 
 
 def softened(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL at T, summed, through the objective's own code."""
     ids = torch.zeros(len(student), dtype=torch.long)
-    values = soft_objective(temperature).values(student, ids, Dense(log_softmax(teacher), "t"), 0, len(student))
-    return next(iter(values.values())).sum()
+    (term,) = soft_objective(temperature).terms
+    return slow_values(term, student, ids, Dense(log_softmax(teacher), "t")).sum()
 
 
 def test_forward_kl_by_hand() -> None:
@@ -114,80 +117,6 @@ def test_softened_kl_tends_to_logit_matching() -> None:
     assert 0 < float(error) < 0.01
 
 
-def test_dense_targets_can_be_softened_after_the_fact() -> None:
-    z = logits(3, 8, 10)
-    dense = Dense(log_softmax(z), "t")
-    torch.testing.assert_close(dense.log_probs(0, 3, 2.5), log_softmax(z / 2.5).float(), rtol=1e-5, atol=1e-5)
-
-
-def problem(rows: int = 37) -> tuple[Tensor, Head, Tensor, dict[str, Tensor], Dense, ObjectiveConfig]:
-    generator = torch.Generator().manual_seed(11)
-    hidden = torch.randn(rows, 8, generator=generator, dtype=torch.float64).float()
-    weight = torch.randn(23, 8, generator=generator).requires_grad_()
-    ids = torch.randint(0, 23, (rows,), generator=generator)
-    terms = (
-        ForwardKL(kind="forward_kl", weight=0.6, on=("teacher",), divergence_temperature=2.0),
-        CrossEntropy(kind="cross_entropy", weight=0.4, on=("teacher",)),
-    )
-    weights = {term.name: torch.rand(rows, generator=generator) for term in terms}
-    targets = Dense(log_softmax(logits(rows, 23, 12)).float(), "t")
-    return hidden.requires_grad_(), Head(weight), ids, weights, targets, ObjectiveConfig(terms=terms)
-
-
-def gradients(chunk: int) -> tuple[float, Tensor, Tensor]:
-    hidden, head, ids, weights, targets, config = problem()
-    objective = Objective(config.model_copy(update={"chunk_positions": chunk}))
-    sums, _ = weighted_sums(hidden, head, ids, weights, targets, objective)
-    loss = objective.total(sums, objective.weights())
-    loss.backward()
-    assert hidden.grad is not None and head.weight.grad is not None
-    return loss.item(), hidden.grad, head.weight.grad
-
-
-def test_chunks_change_neither_value_nor_gradient() -> None:
-    whole = gradients(1000)
-    for chunk in (1, 5, 36, 37):
-        cut = gradients(chunk)
-        assert cut[0] == pytest.approx(whole[0], rel=1e-6)
-        torch.testing.assert_close(cut[1], whole[1], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(cut[2], whole[2], rtol=1e-5, atol=1e-5)
-
-
-def test_the_head_matches_a_slow_float64_twin() -> None:
-    hidden, head, ids, weights, targets, config = problem()
-    z = hidden.detach().double() @ head.weight.detach().double().T
-    p = torch.softmax(targets.values.double() / 2, -1)
-    soft = 4 * (p * (p.log() - torch.log_softmax(z / 2, -1))).sum(-1)
-    hard = -torch.log_softmax(z, -1)[torch.arange(len(ids)), ids]
-    expected = 0.6 * (soft * weights["forward_kl_T2"]).sum() + 0.4 * (hard * weights["cross_entropy"]).sum()
-    objective = Objective(config)
-    sums, values = weighted_sums(hidden, head, ids, weights, targets, objective)
-    assert objective.total(sums, objective.weights()).item() == pytest.approx(float(expected), rel=1e-5)
-    torch.testing.assert_close(values["forward_kl_T2"].double(), soft, rtol=1e-4, atol=1e-5)
-
-
-def test_memory_of_the_head_is_bounded_by_the_chunk() -> None:
-    """No tensor of [N, V] is ever made: the largest output of any operation is [chunk, V]."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor) and result.ndim == 2 and result.shape[1] == 23:
-                largest = max(largest, result.shape[0])
-            return result
-
-    hidden, head, ids, weights, targets, config = problem(rows=200)
-    objective = Objective(config.model_copy(update={"chunk_positions": 25}))
-    with Watch():
-        sums, _ = weighted_sums(hidden, head, ids, weights, targets, objective)
-        objective.total(sums, objective.weights()).backward()
-    assert largest == 25
-
-
 def batch(provenance: tuple[str, ...], lengths: tuple[int, ...]) -> TokenBatch:
     longest = max(lengths)
     counted = torch.tensor([[t < n for t in range(longest)] for n in lengths])
@@ -216,4 +145,7 @@ def test_normalising_by_sequence_is_weights_of_one_over_length() -> None:
 
 def test_a_divergence_without_targets_says_so() -> None:
     with pytest.raises(ValueError, match="needs the teacher's targets"):
-        soft_objective(1.0).values(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long), None, 0, 1)
+        weighted_sums(
+            torch.zeros(1, 3), Head(torch.eye(3)), torch.tensor([0]), {"forward_kl": torch.ones(1)}, None,
+            soft_objective(1.0),
+        )  # fmt: skip

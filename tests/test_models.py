@@ -23,10 +23,12 @@ from transformers import (
 
 from potstill.config.model import FolderModel, GgufModel, LayersStudent, ScratchStudent
 from potstill.data.collate import Layout, Row, collate
+from potstill.head import Head
 from potstill.models.load import Loaded, ModelError, fingerprint, load_model
 from potstill.models.scored import ScoredModel
 from potstill.models.student import build_student, from_layers, spread
-from potstill.models.vocabulary import align
+from potstill.models.vocabulary import Alignment, align
+from potstill.targets import FinalHidden
 
 SMALL = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
          "num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2,
@@ -161,11 +163,16 @@ def test_padded_vocabularies_are_aligned_and_padding_gets_no_probability() -> No
     names = ["?", ".", "a", "b"]
     logits = torch.arange(8.0)[None]
     wide_teacher = align(words(names), words(names), 8, 6)
-    p = torch.log_softmax(wide_teacher.teacher_logits(logits), -1)
+
+    def said(alignment: Alignment, logits: torch.Tensor) -> torch.Tensor:
+        head = Head(torch.eye(logits.shape[1]))
+        return FinalHidden(logits, head, "t", alignment.student_width, alignment.shared).logits()
+
+    p = torch.log_softmax(said(wide_teacher, logits), -1)
     assert p.shape == (1, 6)
     assert torch.isneginf(p[0, 4:]).all()
     torch.testing.assert_close(p[0, :4], torch.log_softmax(logits[0, :4], -1))
-    wide_student = align(words(names), words(names), 5, 7).teacher_logits(torch.zeros(1, 5))
+    wide_student = said(align(words(names), words(names), 5, 7), torch.zeros(1, 5))
     assert torch.isneginf(wide_student[0, 4:]).all() and wide_student.shape == (1, 7)
 
 

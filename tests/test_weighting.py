@@ -10,16 +10,18 @@ import pytest
 import torch
 from test_invariance import LENGTHS, VOCABULARY, WORLD, AllRows, make
 
-from potstill.batch import Dense, TokenBatch
+from potstill.batch import TokenBatch
 from potstill.config import ConfigError, Run
 from potstill.config.objective import ObjectiveConfig
 from potstill.config.training import Optimiser, Training
 from potstill.data.collate import Layout, Row, collate
 from potstill.data.traces import mark_traces, trace_length
-from potstill.losses.head import Head, weighted_sums
+from potstill.head import Head
+from potstill.losses.fused import weighted_sums
 from potstill.losses.objective import Objective
 from potstill.models.scored import ScoredModel
 from potstill.models.vocabulary import Alignment
+from potstill.targets import Dense
 from potstill.teachers import LocalTeacher
 from potstill.training.distil import distil
 from potstill.training.loop import Trainer
@@ -104,16 +106,16 @@ def test_weighting_by_part_in_decoders_and_encoder_decoders() -> None:
     assert found.tolist() == [[0.25, 0.25, 1.0]]
 
 
-@pytest.mark.parametrize("chunk", [3, 100])
-def test_weighting_by_the_teachers_entropy_against_float64(chunk: int) -> None:
+@pytest.mark.parametrize("head_memory_mb", [1e-4, 1.0])
+def test_weighting_by_the_teachers_entropy_against_float64(head_memory_mb: float) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(7, 4, generator=generator)
     head = Head(torch.randn(9, 4, generator=generator))
     teacher = torch.log_softmax(3 * torch.randn(7, 9, generator=generator), -1)
     rule = {"kind": "teacher_entropy", "half_at_nats": 0.7, "favours": "low"}
-    made = objective({"token_weighting": rule, "divergence_temperature": 2.0}, chunk_positions=chunk)
+    made = objective({"token_weighting": rule, "divergence_temperature": 2.0}, head_memory_mb=head_memory_mb)
     given = {"forward_kl_T2": torch.rand(7, generator=generator)}
-    sums, values = weighted_sums(hidden, head, torch.zeros(7, dtype=torch.long), given, Dense(teacher, "t"), made)
+    scored = weighted_sums(hidden, head, torch.zeros(7, dtype=torch.long), given, Dense(teacher, "t"), made)
     p = teacher.double().exp()
     entropies = -(p * p.log()).sum(-1)
     hot, q = (
@@ -121,16 +123,18 @@ def test_weighting_by_the_teachers_entropy_against_float64(chunk: int) -> None:
         torch.log_softmax(hidden.double() @ head.weight.T.double() / 2, -1),
     )
     expected = 4 * (hot * (hot.log() - q)).sum(-1)
-    torch.testing.assert_close(values["forward_kl_T2"].double(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scored.values["forward_kl_T2"].double(), expected, rtol=1e-4, atol=1e-5)
     weighed = (expected * given["forward_kl_T2"] * 0.7 / (entropies + 0.7)).sum()
-    assert float(sums["forward_kl_T2"]) == pytest.approx(float(weighed), rel=1e-5)
+    assert float(scored.sums["forward_kl_T2"]) == pytest.approx(float(weighed), rel=1e-5)
 
 
 def test_cross_entropy_weighed_by_entropy_asks_the_teacher() -> None:
     made = objective({"kind": "cross_entropy", "token_weighting": {"kind": "teacher_entropy"}})
     assert made.needs_teacher
     with pytest.raises(ValueError, match="needs the teacher's targets"):
-        made.teacher_weights(None, 0, 1)
+        weighted_sums(
+            torch.zeros(1, 4), Head(torch.zeros(9, 4)), torch.tensor([0]), {"cross_entropy": torch.ones(1)}, None, made
+        )
 
 
 def test_rows_of_different_provenance_have_divergences_of_their_own() -> None:
@@ -169,7 +173,7 @@ def test_weighed_gradients_do_not_depend_on_how_the_batch_is_cut(family: str, no
             rows.append(Row(f"p{i}", 0, "teacher", tuple(ids[:prompt]), flags, tuple(ids[prompt:]), answer // 2))
         kinds = ("forward_kl", "reverse_kl", "jensen_shannon")
         terms = [{"kind": kind, "token_weighting": rule} for kind, rule in zip(kinds, RULES, strict=True)]
-        made = objective(*terms, normalise=normalise, chunk_positions=10)
+        made = objective(*terms, normalise=normalise, head_memory_mb=0.005)
         config = Training(steps=9, batch_rows=8, micro_batch_rows=micro, optimiser=Optimiser(learning_rate=1.0))
         said = LocalTeacher(
             ScoredModel(teacher), rows, layout, Alignment(None, VOCABULARY), "t", 64.0, torch.device("cpu")

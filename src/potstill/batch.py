@@ -9,59 +9,13 @@ Letters: B rows, T positions, N counted positions, V vocabulary, D hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-class TeacherTargets(Protocol):
-    """What the teacher says about the N counted positions, row by row."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model that said it."""
-        ...
-
-    def log_probs(self, start: int, stop: int, temperature: float) -> Tensor:
-        """fp32 [stop - start, V] over the student's columns, softmax at `temperature`."""
-        ...
-
-    def to(self, device: torch.device) -> TeacherTargets: ...
-
-
-@dataclass(frozen=True)
-class Dense:
-    """Whole distributions: small vocabularies, ensembles, tests."""
-
-    values: Tensor  # [N, V] log-probs at temperature 1
-    fingerprint: str
-
-    def log_probs(self, start: int, stop: int, temperature: float) -> Tensor:
-        part = self.values[start:stop].float()
-        # softmax(log p / T) is softmax(z / T): log-probs are logits up to a constant.
-        return part if temperature == 1 else torch.log_softmax(part / temperature, dim=-1)
-
-    def to(self, device: torch.device) -> Dense:
-        return replace(self, values=self.values.to(device))
-
-
-@dataclass(frozen=True)
-class FinalHidden:
-    """The teacher's last hidden states and its head: V/D times smaller than its distributions."""
-
-    hidden: Tensor  # [N, D of the teacher]
-    project: Callable[[Tensor], Tensor]  # [n, D] -> fp32 logits [n, V], on the student's columns
-    fingerprint: str
-
-    def log_probs(self, start: int, stop: int, temperature: float) -> Tensor:
-        with torch.no_grad():
-            return torch.log_softmax(self.project(self.hidden[start:stop]) / temperature, dim=-1)
-
-    def to(self, device: torch.device) -> FinalHidden:
-        return replace(self, hidden=self.hidden.to(device))
+from potstill.targets import TeacherTargets
 
 
 @dataclass

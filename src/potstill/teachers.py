@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from potstill.batch import TeacherTargets, TokenBatch
+from potstill.batch import TokenBatch
 from potstill.data.collate import Layout, Row, collate
 from potstill.models.scored import ScoredModel
 from potstill.models.vocabulary import Alignment
+from potstill.targets import TeacherTargets
 
 GROUP_ROWS = 16
 

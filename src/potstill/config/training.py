@@ -66,6 +66,8 @@ class Training(Frozen):
     gradient_checkpointing: bool = False
     """Keep only each block's input and compute the rest once more in the backward pass: about a third
     more work, and memory for activations that no longer grows with what is inside a block."""
+    pack_tokens: int | None = Field(default=None, ge=1)
+    """Lay rows of a micro-batch end to end in bins of so many tokens, or as the longest row needs. Null: pad them."""
     compile: bool = False
     """Compile the student's blocks with torch.compile. Pays on a GPU and on long runs; the first steps
     take minutes."""

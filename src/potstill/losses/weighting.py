@@ -13,7 +13,6 @@ from torch import Tensor
 
 from potstill.batch import TokenBatch
 from potstill.config.terms import EntropyWeighting, PartWeighting, PositionWeighting
-from potstill.losses.divergences import entropy
 
 Rule = EntropyWeighting | PositionWeighting | PartWeighting
 
@@ -31,8 +30,7 @@ def known_weights(rule: Rule, batch: TokenBatch) -> Tensor:
     return torch.ones_like(batch.counted, dtype=torch.float32)
 
 
-def entropy_weights(rule: EntropyWeighting, teacher: Tensor) -> Tensor:
-    """[n, V] log-probs of the teacher at temperature 1 -> [n] weights between 0 and 1."""
-    unsure = entropy(teacher)
+def entropy_weights(rule: EntropyWeighting, unsure: Tensor) -> Tensor:
+    """[n] entropies of the teacher at temperature 1, in nats -> [n] weights between 0 and 1."""
     high = unsure / (unsure + rule.half_at_nats)
     return high if rule.favours == "high" else 1 - high

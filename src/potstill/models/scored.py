@@ -9,19 +9,21 @@ it is exactly zero, and [N, V] need not exist.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from potstill.batch import FinalHidden, TokenBatch
-from potstill.losses.head import Head, weighted_sums
+from potstill.batch import TokenBatch
+from potstill.head import Head
+from potstill.losses.fused import Scored, weighted_sums
 from potstill.losses.objective import Objective
 from potstill.models.adapt import head_weight
 from potstill.models.load import ModelError
+from potstill.models.packing import packed_hidden, refuse_encoder_decoder
 from potstill.models.vocabulary import Alignment
-
-Sums = dict[str, Tensor]
+from potstill.targets import FinalHidden
 
 
 class ScoredModel(nn.Module):
@@ -29,9 +31,11 @@ class ScoredModel(nn.Module):
 
     model: Any
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, pack_tokens: int | None = None):
         super().__init__()
-        self.model = model
+        if pack_tokens is not None:
+            refuse_encoder_decoder(model)
+        self.model, self.pack_tokens = model, pack_tokens
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -59,6 +63,8 @@ class ScoredModel(nn.Module):
 
     def hidden(self, batch: TokenBatch) -> Tensor:
         """Last hidden states of the counted positions, [N, D], row by row."""
+        if self.pack_tokens is not None:
+            return packed_hidden(self.model.get_decoder(), batch, self.pack_tokens)
         mask = batch.attention_mask
         if not self.is_encoder_decoder:
             # Said outright, so that left padding gives the same numbers as right.
@@ -78,8 +84,10 @@ class ScoredModel(nn.Module):
         selected: Tensor = output.last_hidden_state[batch.counted]
         return selected
 
-    def forward(self, batch: TokenBatch, objective: Objective) -> tuple[Sums, Sums]:
-        """(term -> undivided weighted sum, term -> [N] detached nats); see `weighted_sums`."""
+    def forward(
+        self, batch: TokenBatch, objective: Objective, term_weights: Mapping[str, float] | None = None
+    ) -> Scored:
+        """The total to go back from, undivided, and what it consists of; see `weighted_sums`."""
         weights = {name: value[batch.counted] for name, value in batch.token_weights.items()}
         return weighted_sums(
             self.hidden(batch),
@@ -88,6 +96,7 @@ class ScoredModel(nn.Module):
             weights,
             batch.targets,
             objective,
+            term_weights,
         )
 
     @torch.no_grad()
@@ -97,12 +106,7 @@ class ScoredModel(nn.Module):
 
     def as_targets(self, hidden: Tensor, alignment: Alignment, fingerprint: str) -> FinalHidden:
         """Kept hidden states [N, D] as targets."""
-        head = self.head()
-
-        def project(rows: Tensor) -> Tensor:
-            return alignment.teacher_logits(head.project(rows))
-
-        return FinalHidden(hidden, project, fingerprint)
+        return FinalHidden(hidden, self.head(), fingerprint, alignment.student_width, alignment.shared)
 
     @torch.no_grad()
     def verify_head(self) -> None:

@@ -13,9 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from potstill.models.load import ModelError
 
 SHOWN = 5
@@ -31,14 +28,6 @@ class Alignment:
 
     shared: int | None
     student_width: int
-
-    def teacher_logits(self, logits: Tensor) -> Tensor:
-        """[..., teacher's V] -> [..., student's V]; columns without a token get no probability."""
-        if self.shared is None:
-            return logits
-        kept = logits[..., : self.shared]
-        missing = kept.new_full((*kept.shape[:-1], self.student_width - self.shared), -torch.inf)
-        return torch.cat([kept, missing], dim=-1)
 
 
 def align(teacher: Any, student: Any, teacher_width: int, student_width: int) -> Alignment:

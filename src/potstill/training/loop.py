@@ -98,10 +98,11 @@ class Trainer:
         with precision(self.config, self.world):
             if self.teacher is not None:
                 batch.targets = self.teacher.targets(row_ids, batch)
-            sums, _ = self.student(batch, self.objective)
+            scored = self.student(batch, self.objective, weights)
             # The one division, by a number that is the same on every process.
-            (self.objective.total(sums, weights) / denominator).backward()
-        return {name: value.detach() for name, value in sums.items()}
+            (scored.total / denominator).backward()
+        sums: dict[str, Tensor] = scored.sums
+        return sums
 
     def micro_batches(self) -> list[tuple[list[int], TokenBatch]]:
         """This process's rows of the step, cut into micro-batches; as many on every process."""

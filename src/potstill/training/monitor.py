@@ -129,9 +129,9 @@ class Monitor:
             # Everybody takes part in every turn: a sharded model computes together or not at all.
             i = min(turn * size + self.world.rank, len(frozen.batches) - 1)
             batch = objective.weigh(frozen.batches[i].to(self.world.device))
-            _, values = model(batch, objective)
+            scored = model(batch, objective)
             counts = row_counts(batch).tolist()
-            mine[i] = {name: (row_sums(v, batch).tolist(), counts) for name, v in values.items()}
+            mine[i] = {name: (row_sums(v, batch).tolist(), counts) for name, v in scored.values.items()}
         everybody = {i: found for part in gather(mine, self.world) for i, found in part.items()}
         ids = [name for batch in frozen.batches for name in batch.prompt_ids]
         return {
@@ -151,7 +151,7 @@ def simple(kind: str, config: ObjectiveConfig) -> Objective:
         term = CrossEntropy(kind="cross_entropy", weight=1.0, on=EVERYWHERE)
     else:
         term = ForwardKL(kind="forward_kl", weight=1.0, on=EVERYWHERE)
-    return Objective(ObjectiveConfig(terms=(term,), chunk_positions=config.chunk_positions))
+    return Objective(config.model_copy(update={"terms": (term,), "normalise": "token"}))
 
 
 def proxy_objective(config: ObjectiveConfig) -> Objective:

@@ -174,8 +174,8 @@ def _memory(config: Run, models: Models, read: float, answer: float) -> float:
     layers = shape.num_hidden_layers * (2 if shape.is_encoder_decoder else 1)
     kept = layers + 34 if config.training.gradient_checkpointing else 34 * layers
     activations = kept * read * micro * shape.hidden_size * width
-    chunk = min(config.objective.chunk_positions, answer * config.training.batch_rows * micro)
-    logits = 8 * chunk * models.student.get_output_embeddings().weight.shape[0] * 4
+    widths = [m.get_output_embeddings().weight.shape[0] for m in (models.student, models.teacher.model)]
+    logits = min(config.objective.head_memory_mb * 2**20, answer * config.training.batch_rows * micro * sum(widths) * 4)
     return float(weights + teacher + activations + logits)
 
 

@@ -1,0 +1,1 @@
+"""What turns a chunk of logits into values and gradients: torch anywhere, Triton on CUDA."""
