@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
 
-.PHONY: demo test test-slow test-browser check format install clean
+.PHONY: demo test test-slow test-browser test-triton check format install clean
 
 install: $(STAMP)
 
@@ -37,6 +37,11 @@ test-slow: $(DEV_STAMP)
 test-browser: $(DEV_STAMP)
 	$(BIN)/pip install --quiet playwright
 	$(BIN)/python -m pytest -m browser
+
+## The GPU kernels on the CPU, in Triton's interpreter.
+test-triton: $(DEV_STAMP)
+	$(BIN)/pip install --quiet triton
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m triton
 
 ## Format, lint, types, and the tests that take seconds.
 check: $(DEV_STAMP)

@@ -54,8 +54,7 @@ def step(model: ScoredModel, data: TokenBatch, objective: Objective) -> float:
     """Seconds of one forward and backward."""
     model.zero_grad(set_to_none=True)
     started = time.perf_counter()
-    sums, _ = model(data, objective)
-    (objective.total(sums, objective.weights()) / data.num_counted).backward()
+    (model(data, objective).total / data.num_counted).backward()
     return time.perf_counter() - started
 
 
@@ -71,9 +70,9 @@ def kept_bytes(model: ScoredModel, data: TokenBatch, objective: Objective) -> in
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        sums, _ = model(data, objective)
+        scored = model(data, objective)
     total = sum(seen.values())
-    del sums
+    del scored
     return total
 
 

@@ -75,7 +75,10 @@ def verdicts(
     )  # fmt: skip
     scenarios = {name: cases.scenario(name) for name in cases.SCENARIOS}
     stored = protocol.run_entry(entry, inputs.folder, scenarios, [0])
-    about = {name: getattr(entry, name) for name in ("name", "differentiates", "temperature", "not_offered", "notes")}
+    about = {
+        name: getattr(entry, name)
+        for name in ("name", "differentiates", "temperature", "not_offered", "notes", "excluded")
+    }
     return {check: run_check(check, Answers(about, kind, 0, stored, inputs)) for check in CHECKS}
 
 

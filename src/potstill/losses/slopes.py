@@ -84,7 +84,8 @@ def _reverse_kl(q: Tensor, gap: Tensor, c: Tensor) -> Slope:
     """a = q (log q - log p), whose sum is the value."""
     a = gap.mul_(q)
     value = -a.sum(-1)
-    return Slope(torch.where(value > INFINITE, torch.inf, value), a.mul_(-c), c[:, 0] * value)
+    value = torch.where(value > INFINITE, torch.inf, value)
+    return Slope(value, a.mul_(-c), c[:, 0] * value)
 
 
 def _jensen_shannon(p: Tensor, q: Tensor, gap: Tensor, c: Tensor, w: float, normalised: bool) -> Slope:
