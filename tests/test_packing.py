@@ -141,7 +141,9 @@ def test_rows_stay_whole_and_in_order() -> None:
 
 def test_bins_are_filled_with_the_longest_first_and_never_overflow() -> None:
     assert fill_bins([3, 7, 2, 5], 9) == [[1, 2], [3, 0]]
-    assert fill_bins([4, 4, 4], 8) == [[0, 1], [2]]
+    assert fill_bins([4, 4, 4], 8) == [[0, 2], [1]]
+    assert fill_bins([6, 5, 4, 3], 12) == [[0, 3], [1, 2]]  # 9 and 9, where first-fit would have 11 and 7
+    assert fill_bins([6, 4, 4, 3, 3], 10) == [[0, 1], [2, 3, 4]]  # evenly would be 9 and 11
     assert fill_bins([9, 1, 1], 4) == [[0], [1, 2]]  # the longest row raises the capacity
     assert fill_bins([2, 2], 1) == [[0], [1]]
     assert fill_bins([1], 1) == [[0]]

@@ -17,9 +17,10 @@ class ObjectiveConfig(Frozen):
     normalise: Literal["token", "sequence"] = "token"
     """token: one division by the global number of counted tokens. sequence: mean over rows of the
     mean over their tokens (GKD's form)."""
-    head_memory_mb: float = Field(default=256.0, gt=0)
+    head_memory_mb: float | None = Field(default=None, gt=0)
     """MiB for logits, the student's and the teacher's together: as many positions are projected onto the
-    vocabulary at once as fit. Changes speed and memory, and results only by rounding."""
+    vocabulary at once as fit. Null: what 320 positions take, on a GPU 2,048. Changes speed and memory, and
+    results only by rounding."""
     logits: Literal["as_computed", "fp32"] = "as_computed"
     """as_computed: what a bf16 product gives, rounded to bf16. fp32: its sums are kept in fp32."""
 

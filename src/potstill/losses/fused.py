@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,9 +26,11 @@ from potstill.losses.sparse import refuse_undefined
 from potstill.targets import Dense, FinalHidden, TeacherTargets
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What the head gives: one number to go back from, the rest to look at."""
+class Scored(NamedTuple):
+    """What the head gives: one number to go back from, the rest to look at.
+
+    A tuple, because FSDP2 looks for the tensors of a module's output in what PyTorch calls a tree.
+    """
 
     total: Tensor  # sum over terms of term weight times sum; differentiable, undivided
     sums: dict[str, Tensor]  # term -> sum of token weight times value, detached
@@ -67,9 +69,28 @@ def weighted_sums(
     return Scored(total, dict(zip(objective.names, sums, strict=True)), dict(zip(objective.names, values, strict=True)))
 
 
-def chunk_positions(memory_mb: float, width: int, teacher_width: int, kinds: Arithmetic) -> int:
+#: Positions at once where nothing is set: enough for products near their full speed, a few percent of what
+#: all logits would take.
+AUTOMATIC_POSITIONS = {"cuda": 2048}
+ELSEWHERE = 320
+
+
+def chunk_positions(
+    memory_mb: float | None, width: int, teacher_width: int, kinds: Arithmetic, device: str = "cpu"
+) -> int:
     """How many positions' logits, the student's and the teacher's, fit into the setting; at least 1."""
+    if memory_mb is None:
+        return AUTOMATIC_POSITIONS.get(device, ELSEWHERE)
     return max(1, int(memory_mb * 2**20 / (kinds.logits.itemsize * (width + teacher_width))))
+
+
+def described(head: Head, teacher_width: int, objective: Objective) -> str:
+    """How the head will compute against a teacher in this process, for the log."""
+    kinds = arithmetic(head.weight, objective.config.logits == "fp32")
+    device = head.weight.device.type
+    name, _ = back_end(device, objective.terms, whole=True)
+    positions = chunk_positions(objective.config.head_memory_mb, head.width, teacher_width, kinds, device)
+    return f"{name} rows, {kinds}, {positions:,} positions at once"
 
 
 @dataclass(frozen=True)
@@ -157,13 +178,15 @@ def _in_chunks(hidden: Tensor, head: Head, work: _Work, gradients: _Gradients) -
     values = torch.empty_like(work.token_weights)
     weights = torch.empty_like(work.token_weights)
     others = targets.head.width if isinstance(targets, FinalHidden) else 0
-    size = min(max(1, n), chunk_positions(work.objective.config.head_memory_mb, head.width, others, work.kinds))
+    memory_mb, device = work.objective.config.head_memory_mb, hidden.device.type
+    size = min(max(1, n), chunk_positions(memory_mb, head.width, others, work.kinds, device))
     raw = hidden.new_empty((size, head.width), dtype=work.kinds.logits)
     said_raw = hidden.new_empty((size, others), dtype=work.kinds.logits)
     if work.kinds.products.itemsize < head.weight.element_size():
         head = replace(head, weight=head.weight.to(work.kinds.products))
     excludes = isinstance(targets, Dense | FinalHidden) and targets.excludes
-    _, through_rows = back_end(hidden.device.type, work.objective.terms, targets)
+    whole = targets is None or isinstance(targets, Dense | FinalHidden)
+    _, through_rows = back_end(device, work.objective.terms, whole)
     for start in range(0, n, size):
         stop = min(start + size, n)
         rows, here = hidden[start:stop], slice(start, stop)

@@ -37,14 +37,31 @@ class Packed:
 
 
 def fill_bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """First-fit-decreasing: rows by bin, the longest first and equal ones in order.
+    """Rows by bin, as few bins as first-fit-decreasing needs, filled as evenly as they go.
 
-    A row longer than `capacity` is not cut: the longest one raises the capacity for all.
+    The fullest bin decides how long all are computed, so the longest rows first go to the
+    emptiest bin; only if that overfills one does first-fit's own choice stay. A row longer
+    than `capacity` is not cut: the longest one raises the capacity for all.
     """
     capacity = max(capacity, *lengths)
+    tight = _first_fit(lengths, capacity)
+    even: list[list[int]] = [[] for _ in tight]
+    fills = [0] * len(tight)
+    for row in _longest_first(lengths):
+        place = fills.index(min(fills))
+        even[place].append(row)
+        fills[place] += lengths[row]
+    return even if max(fills) <= capacity else tight
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+
+
+def _first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     bins: list[list[int]] = []
     room: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for row in _longest_first(lengths):
         place = next((k for k, free in enumerate(room) if lengths[row] <= free), len(bins))
         if place == len(bins):
             bins.append([])

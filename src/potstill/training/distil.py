@@ -14,6 +14,7 @@ import torch
 
 from potstill.config.run import Run
 from potstill.diagnosis import MAX_LOOKS, choose_step, diagnose, read_curves
+from potstill.losses.fused import described
 from potstill.losses.objective import Objective
 from potstill.models.scored import ScoredModel
 from potstill.records import Completion, DataPlan, Verdict
@@ -119,6 +120,11 @@ def prepare(
     if config.training.compile:
         for block in blocks(scored):
             block.compile(dynamic=True)
+    with precision(config.training, world):
+        others = teacher_root.vocabulary_width if teacher else 0
+        how = described(scored.to(world.device).head(), others, objective)
+    show.say(f"[bold]{'the head':>16}[/bold]  {how}")
+    note_event(run, world, "head", computes=how)
     student = wrap(scored, world, config.training.parallel)
     optimiser = make_optimiser(student, config.training.optimiser)
     trainer = Trainer(student, optimiser, objective, source, rows, models.layout, teacher, config.training, world)

@@ -16,6 +16,8 @@ import torch
 
 from potstill.config.data import NoCompletions, SampledCompletions
 from potstill.config.run import Run
+from potstill.head import Arithmetic
+from potstill.losses.fused import chunk_positions
 from potstill.training.hardware import matmul_rate
 from potstill.training.stages import Models, Prompts, check_lengths, held_out_sampling
 
@@ -174,8 +176,10 @@ def _memory(config: Run, models: Models, read: float, answer: float) -> float:
     layers = shape.num_hidden_layers * (2 if shape.is_encoder_decoder else 1)
     kept = layers + 34 if config.training.gradient_checkpointing else 34 * layers
     activations = kept * read * micro * shape.hidden_size * width
-    widths = [m.get_output_embeddings().weight.shape[0] for m in (models.student, models.teacher.model)]
-    logits = min(config.objective.head_memory_mb * 2**20, answer * config.training.batch_rows * micro * sum(widths) * 4)
+    ours, others = (m.get_output_embeddings().weight.shape[0] for m in (models.student, models.teacher.model))
+    kinds = Arithmetic(torch.float32, torch.float32)
+    at_once = chunk_positions(config.objective.head_memory_mb, ours, others, kinds)
+    logits = min(at_once, answer * config.training.batch_rows * micro) * (ours + others) * 4
     return float(weights + teacher + activations + logits)
 
 

@@ -10,16 +10,15 @@ from torch import Tensor
 from potstill.config.terms import AnyTerm
 from potstill.losses.kernels import torch_rows
 from potstill.losses.kernels.chunk import Chunk
-from potstill.targets import TeacherTargets
 
 BackEnd = Callable[[Chunk, bool], tuple[Tensor, Tensor]]
 
 
-def back_end(device: str, terms: tuple[AnyTerm, ...], targets: TeacherTargets | None) -> tuple[str, BackEnd]:
-    """(name, function) for logits on a device of this type."""
+def back_end(device: str, terms: tuple[AnyTerm, ...], whole: bool) -> tuple[str, BackEnd]:
+    """(name, function) for logits on a device of this type; `whole`: the targets are whole distributions, or none."""
     if device == "cuda" and find_spec("triton") is not None:
         from potstill.losses.kernels import triton_rows
 
-        if triton_rows.knows(terms, targets):
+        if triton_rows.knows(terms, whole):
             return "triton", triton_rows.through_rows
     return "torch", torch_rows.through_rows

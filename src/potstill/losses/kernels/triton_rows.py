@@ -67,13 +67,13 @@ def through_rows(chunk: Chunk, gradient: bool) -> tuple[Tensor, Tensor]:
     return values, weights
 
 
-def knows(terms: tuple[AnyTerm, ...], targets: object) -> bool:
-    """Whether this back end can compute these terms from these targets."""
+def knows(terms: tuple[AnyTerm, ...], whole: bool) -> bool:
+    """Whether this back end can compute these terms; `whole`: from whole distributions."""
     hard = [t for t in terms if isinstance(t, CrossEntropy)]
     soft = [t for t in terms if isinstance(t, Divergence)]
     ruled = [t for t in terms if t.token_weighting is not None and t.token_weighting.kind == "teacher_entropy"]
     few = len(hard) <= 1 and len(soft) <= 1 and len(hard) + len(soft) == len(terms)
-    return few and not ruled and (not soft or type(targets).__name__ in ("Dense", "FinalHidden"))
+    return few and not ruled and (not soft or whole)
 
 
 def _split(terms: tuple[AnyTerm, ...]) -> tuple[int | None, int | None]:

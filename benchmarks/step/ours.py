@@ -1,0 +1,98 @@
+"""Some steps of Potstill's own loop on the prepared batches; one JSON line a step.
+
+    python benchmarks/step/ours.py FOLDER STEPS LEARNING_RATE kept|every-step [PACK_TOKENS]
+
+`kept`: the teacher's hidden states are computed once before the first step, as a run does;
+`every-step`: the teacher runs in every step, as it does in GKD.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from report import peak_mb, start
+from transformers import AutoModelForCausalLM
+
+from potstill.config.objective import ObjectiveConfig
+from potstill.config.schedule import ConstantRate
+from potstill.config.training import Optimiser, Training
+from potstill.data.collate import Layout, Row
+from potstill.losses.objective import Objective
+from potstill.models.scored import ScoredModel
+from potstill.models.vocabulary import Alignment
+from potstill.teachers import LocalTeacher
+from potstill.training.hardware import keep_freed_memory
+from potstill.training.loop import Trainer
+from potstill.training.optim import make_optimiser
+from potstill.training.parallel import World
+
+
+class InOrder:
+    """A source that hands out the prepared batches one after the other."""
+
+    plans: Any = ()
+
+    def __init__(self, sizes: list[int]):
+        self.sizes = sizes
+
+    def rows(self, step: int) -> list[int]:
+        first = sum(self.sizes[: step % len(self.sizes)])
+        return list(range(first, first + self.sizes[step % len(self.sizes)]))
+
+    def epoch(self, step: int) -> float:
+        return step / len(self.sizes)
+
+    def replan(self, plan: object) -> None:
+        raise NotImplementedError
+
+
+def main(folder: Path, steps: int, rate: float, teacher_runs: str, pack: int | None) -> None:
+    """Train and report."""
+    keep_freed_memory()
+    batches = json.loads((folder / "batches.json").read_text())
+    rows = [
+        Row(f"p{i}", 0, "reference", tuple(r["prompt"]), (False,) * len(r["prompt"]), tuple(r["answer"]))
+        for i, r in enumerate(r for batch in batches for r in batch)
+    ]
+    teacher, student = (
+        AutoModelForCausalLM.from_pretrained(folder / name, dtype=torch.float32) for name in ("teacher", "student")
+    )
+    start()
+    config = Training(
+        steps=steps, batch_rows=len(batches[0]), precision="fp32", pack_tokens=pack,
+        optimiser=Optimiser(learning_rate=rate, schedule=ConstantRate(kind="constant")),
+    )  # fmt: skip
+    world, layout = World(0, 1, torch.device("cpu")), Layout(0)
+    width = student.get_output_embeddings().weight.shape[0]
+    scored = ScoredModel(teacher.eval(), pack)
+    keep = 512.0 if teacher_runs == "kept" else 0.0
+    said = LocalTeacher(scored, rows, layout, Alignment(None, width), "t", keep, world.device)
+    objective = Objective(
+        ObjectiveConfig.model_validate({"terms": [{"kind": "forward_kl", "weight": 1.0, "on": ["reference"]}]})
+    )
+    wrapped = ScoredModel(student.train(), pack)
+    source = InOrder([len(batch) for batch in batches])
+    made = Trainer(wrapped, make_optimiser(wrapped, config.optimiser), objective, source, rows, layout, said, config,
+                   world)  # fmt: skip
+    started = time.perf_counter()
+    if keep:
+        said.prepare(lambda rows, tokens: None)
+    print(json.dumps({"teacher_seconds": time.perf_counter() - started}), flush=True)
+    for _ in range(steps):
+        started = time.perf_counter()
+        metrics = made.train_step()
+        seconds = time.perf_counter() - started
+        print(
+            json.dumps({"loss": metrics["loss"], "counted": metrics["counted_tokens"], "seconds": seconds}), flush=True
+        )
+    print(json.dumps({"peak_mb": peak_mb()}), flush=True)
+
+
+if __name__ == "__main__":
+    packed = int(sys.argv[5]) if len(sys.argv) > 5 else None
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4], packed)
