@@ -180,6 +180,7 @@ def _in_chunks(hidden: Tensor, head: Head, work: _Work, gradients: _Gradients) -
     others = targets.head.width if isinstance(targets, FinalHidden) else 0
     memory_mb, device = work.objective.config.head_memory_mb, hidden.device.type
     size = min(max(1, n), chunk_positions(memory_mb, head.width, others, work.kinds, device))
+    size = -(-n // -(-n // size)) if n else size  # chunks of one size: a short last one would be slow
     raw = hidden.new_empty((size, head.width), dtype=work.kinds.logits)
     said_raw = hidden.new_empty((size, others), dtype=work.kinds.logits)
     if work.kinds.products.itemsize < head.weight.element_size():

@@ -31,7 +31,9 @@ def through_rows(chunk: Chunk, gradient: bool) -> tuple[Tensor, Tensor]:
     and value, with respect to the raw logits.
     """
     n, width = chunk.raw.shape
-    size = max(1, BLOCK_LOGITS.get(chunk.raw.device.type, ELSEWHERE) // width)
+    size = -(-BLOCK_LOGITS.get(chunk.raw.device.type, ELSEWHERE) // width)
+    # Reductions share out whole rows among threads: three rows keep one of two waiting.
+    size = -(-size // torch.get_num_threads()) * torch.get_num_threads()
     values = torch.empty_like(chunk.token_weights)
     weights = chunk.token_weights.clone()
     memory = _Memory()
@@ -73,7 +75,11 @@ class _Block:
         """[terms, n]; the gradient goes to the chunk's memory, once no term needs the logits any more."""
         temperatures = dict.fromkeys(_temperature(term) for term in self.chunk.terms)
         found: dict[int, Tensor] = {}
-        parts = [part for t in temperatures if (part := self._at(t, found, gradient)) is not None]
+        # With a single temperature nothing reads the logits after the gradient: it goes over them at once.
+        over = (
+            self.chunk.raw if len(temperatures) == 1 and self.logits.data_ptr() == self.chunk.raw.data_ptr() else None
+        )
+        parts = [part for t in temperatures if (part := self._at(t, found, gradient, over)) is not None]
         if gradient:
             total = parts[0]
             for part in parts[1:]:
@@ -83,8 +89,8 @@ class _Block:
                 self.chunk.raw.copy_(total)
         return torch.stack([found[i] for i in range(len(self.chunk.terms))])
 
-    def _at(self, temperature: float, found: dict[int, Tensor], gradient: bool) -> Tensor | None:
-        """Values of the terms at one temperature, into `found`, and their gradient [n, V]."""
+    def _at(self, temperature: float, found: dict[int, Tensor], gradient: bool, over: Tensor | None) -> Tensor | None:
+        """Values of the terms at one temperature, into `found`, and their gradient [n, V], into `over` if given."""
         student = self.student(temperature)
         q = student.p
         dense: Tensor | None = None  # the part of the slope that differs from token to token ...
@@ -114,7 +120,10 @@ class _Block:
                 coefficient -= whole.total
         if not gradient:
             return None
-        total = q.mul_(coefficient[:, None]) if dense is None else dense.addcmul_(q, coefficient[:, None])
+        if dense is None:
+            total = torch.mul(q, coefficient[:, None], out=q if over is None else over)
+        else:
+            total = torch.addcmul(dense, q, coefficient[:, None], out=dense if over is None else over)
         for ids, values in entries:
             total.scatter_add_(-1, ids, values)
         total = total if temperature == 1 else total.div_(temperature)
