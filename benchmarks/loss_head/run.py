@@ -28,7 +28,7 @@ from contestants import Case, Contestant, Floor, contestants, reference
 
 from potstill.training.hardware import environment
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SHAPES = {"cpu": ["2048x49152x576", "1024x151936x896"], "cuda": ["8192x151936x4096", "8192x128256x2048"]}
 MEMORY_MB: dict[str, dict[str, float | None]] = {
     "cpu": {"lean": 64.0, "default": None}, "cuda": {"lean": 256.0, "default": None, "fast": 8192.0},

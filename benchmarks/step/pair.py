@@ -18,7 +18,7 @@ from potstill.config import load_run
 from potstill.models.load import load_model
 from potstill.models.student import build_student
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 BATCH_ROWS = 12
 
 

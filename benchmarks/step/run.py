@@ -26,7 +26,7 @@ import torch
 
 from potstill.training.hardware import environment
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 RATE = "3e-4"
 RUNS = {
     "potstill": ["ours.py", "kept"],
@@ -43,7 +43,7 @@ def one(folder: Path, steps: int, script: str, *extra: str) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
     made = [line for line in lines if "loss" in line]
     timed = made[1:]
     return {
