@@ -90,7 +90,7 @@ def test_a_finished_run_is_left_alone(make_run: Make) -> None:
 def test_the_data_plan_is_on_disk_before_its_first_batch(make_run: Make) -> None:
     run = distil(make_run(training__steps=2), QUIET)
     events = [line["event"] for line in run.lines("events.jsonl")]
-    assert events[:2] == ["started", "data plan"]
+    assert events[:3] == ["started", "head", "data plan"]
     state = json.loads((run.checkpoint_path(2) / "state.json").read_text())
     assert state["plans"][0]["fractions"] == {"teacher": 0.75, "reference": 0.25}
 
