@@ -176,9 +176,11 @@ def main() -> None:
         print(f"{name:<28}{size:6.1f} bytes  {line}", flush=True)
     tested = None if "--no-bias" in sys.argv else bias(student, data, log_p)
     if tested is not None:
-        print(f"bias of sampled targets: smallest corrected p {tested['holm_corrected_p_values'][0]:.3f}, "
-              f"of the value {tested['p_of_value']:.3f}; top 12 renormalised is off by "
-              f"{np.median(tested['renormalised_top_12_in_standard_errors']):.0f} standard errors (median)")  # fmt: skip
+        off = float(np.median(tested["renormalised_top_12_in_standard_errors"]))
+        print(
+            f"bias of sampled targets: smallest corrected p {tested['holm_corrected_p_values'][0]:.3f}, "
+            f"of the value {tested['p_of_value']:.3f}; top 12 renormalised is off by {off:.0f} standard errors (median)"
+        )
     kept_figures = {
         "counted_positions": data.num_counted, "draws": DRAWS, "figures": figures, "bias": tested,
         "student": "trained" if folders else "cut, untrained",
