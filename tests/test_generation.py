@@ -90,23 +90,23 @@ def test_what_ends_is_told_from_what_was_cut(tokenizer: Any, vocabulary: int) ->
 def test_an_interrupted_sampling_ends_with_the_same_file(tmp_path: Path, tokenizer: Any, vocabulary: int) -> None:
     model = make_llama(vocabulary)
     whole, broken = CompletionStore(tmp_path / "whole.jsonl"), CompletionStore(tmp_path / "broken.jsonl")
-    expected = sample_all(REQUESTS, sampler(model, tokenizer), whole, 4, never)
+    expected = sample_all(REQUESTS, sampler(model, tokenizer), whole, never)
     calls: list[int] = []
 
     def after_first(rows: int, tokens: int) -> bool:
         calls.append(rows)
         return len(calls) > 1
 
-    assert sample_all(REQUESTS, sampler(model, tokenizer), broken, 4, after_first) is None
+    assert sample_all(REQUESTS, sampler(model, tokenizer), broken, after_first) is None
     lines = broken.path.read_bytes().splitlines(keepends=True)
     broken.path.write_bytes(b"".join(lines[:2]) + lines[2][:25])  # a kill tore the third line
-    assert sample_all(REQUESTS, sampler(model, tokenizer), broken, 4, never) == expected
+    assert sample_all(REQUESTS, sampler(model, tokenizer), broken, never) == expected
     assert broken.path.read_bytes() == whole.path.read_bytes()
 
 
 def test_completions_of_another_model_are_refused(tmp_path: Path, tokenizer: Any, vocabulary: int) -> None:
     store = CompletionStore(tmp_path / "c.jsonl")
-    sample_all(REQUESTS[:2], sampler(make_llama(vocabulary), tokenizer), store, 4, never)
+    sample_all(REQUESTS[:2], sampler(make_llama(vocabulary), tokenizer), store, never)
     with pytest.raises(StoreError, match="holds completions of the model finger, the run's is other"):
         store.read("other")
 

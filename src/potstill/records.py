@@ -69,6 +69,8 @@ class History:
     depth: int = 0  # 0 human text, 1 sampled from a model trained on human text, 2 ...
     terms: str | None = None  # licence or provider's terms, where known
     verifiers: Mapping[str, Any] = field(default_factory=dict)
+    strategy: str | None = None  # how the generator was told to answer, such as "step_by_step"
+    asked: str | None = None  # digest of what it was shown, where that is not the prompt itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Completion:
     finish: FinishReason
     history: History
     logprobs: tuple[float, ...] | None = None  # of the sampler, nats, one a token
+    top_ids: tuple[tuple[int, ...], ...] | None = None  # the generator's likeliest tokens at each position ...
+    top_logprobs: tuple[tuple[float, ...], ...] | None = None  # ... and their log-probs, nats, where served
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,43 +1,59 @@
 """Asking a model for completions, many at a time, so that a kill costs little.
 
-What is to be sampled is planned first, in batches that depend only on the list of
-requests. A batch that is wholly on disk is skipped; one that is partly there is
-sampled again whole and only what was missing is written. So an interrupted
-sampling ends with the very bytes of an unbroken one.
+A generator takes requests and hands back each completion as soon as it is whole. It is
+written down before the generator is asked for the next one, so a kill repeats at most
+what was in flight.
 
 Random numbers are keyed by (seed, stream, prompt, completion, position): what is
-drawn for a token depends neither on the batch it shares nor on what ran before.
+drawn for a token depends neither on the requests it runs beside nor on what ran before.
+So an interrupted sampling ends with the completions of an unbroken one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from potstill.data.store import CompletionStore, missing
-from potstill.records import Completion
+from potstill.records import Completion, Message
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion to be sampled."""
+    """One completion to be sampled: completion `index` of a prompt, given in token ids, in messages or as text.
+
+    A generator in this process reads `prompt`; one behind a wire reads `messages` or, without them, `text`.
+    """
 
     prompt_id: str
     index: int
     prompt: tuple[int, ...]
+    messages: tuple[Message, ...] | None = None
+    text: str | None = None
+    max_new_tokens: int | None = None  # where it is less than the sampling's
+    strategy: str | None = None  # for the completion's history, see `History`
+    asked: str | None = None  # likewise
 
 
-class Sampler(Protocol):
-    """Answers a batch of requests."""
+class Generator(Protocol):
+    """Whatever answers requests."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Names the model; the completions' `history.generator`."""
+        ...
 
-    def sample(self, requests: Sequence[Request]) -> list[Completion]: ...
+    def generate(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Each completion as soon as it is whole, in any order.
+
+        Nothing new is begun between two completions: a slot asks for another only once
+        the caller comes back for more, having written down what it got.
+        """
+        ...
 
 
 def uniforms(seed: int, stream: str, prompt_id: str, index: int, count: int) -> np.ndarray:
@@ -54,29 +70,23 @@ def plan_batches(requests: Sequence[Request], batch_rows: int) -> list[list[Requ
 
 def sample_all(
     requests: Sequence[Request],
-    sampler: Sampler,
+    generator: Generator,
     store: CompletionStore,
-    batch_rows: int,
-    on_batch: Callable[[int, int], bool],
+    on_completion: Callable[[int, int], bool],
 ) -> list[Completion] | None:
     """Sample what is not on disk yet; completions in the order of `requests`.
 
-    `on_batch(completions, tokens)` is told what is on disk already (with 0 tokens) and then of each
-    batch, and may return True to stop: then None is returned, and the next call goes on from there.
+    `on_completion(completions, tokens)` is told what is on disk already (with 0 tokens) and then of each
+    completion, and may return True to stop: then None is returned, and the next call goes on from there.
     """
-    done = store.read(sampler.fingerprint)
+    done = store.read(generator.fingerprint)
     if len(done) < len(requests):
-        on_batch(len(done), 0)
-    open_requests = missing([(r.prompt_id, r.index) for r in requests], done)
-    for batch in plan_batches(requests, batch_rows):
-        wanted = [r for r in batch if (r.prompt_id, r.index) in open_requests]
-        if not wanted:
-            continue
-        keep = {(r.prompt_id, r.index) for r in wanted}
-        fresh = [c for c in sampler.sample(batch) if (c.prompt_id, c.index) in keep]
-        store.append(fresh)
-        done += fresh
-        if on_batch(len(fresh), sum(len(c.token_ids) for c in fresh)):
+        on_completion(len(done), 0)
+    wanted = missing([(r.prompt_id, r.index) for r in requests], done)
+    for completion in generator.generate([r for r in requests if (r.prompt_id, r.index) in wanted]):
+        store.append([completion])
+        done.append(completion)
+        if on_completion(1, len(completion.token_ids)):
             return None
     by_key = {(c.prompt_id, c.index): c for c in done}
     return [by_key[(r.prompt_id, r.index)] for r in requests]

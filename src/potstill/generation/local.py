@@ -6,7 +6,7 @@ which token comes next, by inverse CDF from the keyed uniform of that position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor
 
 from potstill.config.data import Sampling
-from potstill.generation.base import Request, uniforms
+from potstill.generation.base import Request, plan_batches, uniforms
 from potstill.records import Completion, History, Provenance
 
 
@@ -77,6 +77,12 @@ class LocalSampler:
     seed: int
     stream: str  # names the purpose, so that training and held-out draws never coincide
     bf16: bool = False  # compute under autocast (a student with fp32 weights)
+    slots: int = 32  # completions at work at once
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Each completion as soon as it is whole."""
+        for batch in plan_batches(requests, self.slots):
+            yield from self.sample(batch)
 
     @torch.no_grad()
     def sample(self, requests: Sequence[Request]) -> list[Completion]:

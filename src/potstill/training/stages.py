@@ -215,13 +215,12 @@ def sample(
     """Completions of `prompts` by a model, in `completions/<name>.jsonl`; None when asked to stop."""
     loaded.model.to(device)
     sampler = LocalSampler(
-        loaded.model, loaded.tokenizer, loaded.fingerprint, loaded.revision, "teacher", sampling, seed, name
-    )
+        loaded.model, loaded.tokenizer, loaded.fingerprint, loaded.revision, "teacher", sampling, seed, name,
+        slots=batch_rows,
+    )  # fmt: skip
     requests = [Request(p.id, index, prompts_encoded.encoded[p.id].ids) for p in prompts for index in range(per_prompt)]
     store = CompletionStore(run.file("completions") / f"{name}.jsonl")
-    return sample_all(
-        requests, sampler, store, batch_rows, lambda rows, tokens: progress(name, len(requests), rows, tokens)
-    )
+    return sample_all(requests, sampler, store, lambda rows, tokens: progress(name, len(requests), rows, tokens))
 
 
 def training_completions(
