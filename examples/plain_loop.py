@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.generation.base import uniforms
-from potstill.sources.offline import permutation
+from potstill.sources.base import permutation
 
 Example = tuple[list[int], list[int]]  # prompt ids, answer ids
 

@@ -46,7 +46,10 @@ FROZEN = {
     "losses.skew_forward_kl": "(teacher, student, teacher_share)",
     "losses.skew_reverse_kl": "(teacher, student, student_share)",
     "losses.total_variation": "(teacher, student)",
-    "sources.OfflineSource": "(streams, seed, batch_rows, plan)",
+    "sources.Catalog": "(rows, prompts)",
+    "sources.MixtureSource": "(catalog, seed, batch_rows, plan, replay=None)",
+    "sources.Planned": "(stream, row)",
+    "sources.ReplayRule": "(capacity_rows, max_staleness_steps=None)",
     "sources.Source": "(*args, **kwargs)",
 }
 CALLBACK = "MonitorCallback"

@@ -21,7 +21,7 @@ LAYERS = [
     {"targets"},
     {"batch"},
     {"models", "data", "generation", "verifiers", "losses", "metrics"},
-    {"teachers"},
+    {"teachers", "cached_teacher"},
     {"sources", "evaluation"},
     {"integrations", "training"},
     {"lab"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from potstill.config.training import Optimiser
 from potstill.data.collate import Layout, Row, collate
 from potstill.data.encode import EncodedPrompt, EncodeError, encode_answer, encode_prompt
 from potstill.data.rows import check_room, check_rows
-from potstill.records import DataPlan, EvaluationRecord, Measured, Message, Prompt
+from potstill.records import EvaluationRecord, Measured, Message, Prompt
 from potstill.run_dir import RunDir, RunDirError
-from potstill.sources.offline import OfflineSource
 from potstill.training.optim import learning_rate, make_optimiser
 
 CHAT = Prompt(
@@ -129,58 +127,6 @@ def test_rewinding_cuts_growing_files_and_later_evaluations(tmp_path: Path) -> N
 def test_numbers_that_are_not_numbers_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         RunDir(tmp_path).append("metrics.jsonl", {"loss": float("nan")})
-
-
-def plan(**fractions: float) -> DataPlan:
-    return DataPlan(1, 0, fractions, 1, 10, "test")
-
-
-def test_an_epoch_visits_every_row_once() -> None:
-    source = OfflineSource({"teacher": list(range(12))}, 0, 4, plan(teacher=1.0))
-    first = [row for step in range(3) for row in source.rows(step)]
-    second = [row for step in range(3, 6) for row in source.rows(step)]
-    assert sorted(first) == sorted(second) == list(range(12)) and first != second
-    assert source.epoch(6) == 2.0
-
-
-def test_rows_depend_on_the_step_alone_not_on_what_was_asked_before() -> None:
-    def fresh() -> OfflineSource:
-        return OfflineSource({"teacher": range(7), "reference": range(7, 12)}, 3, 5, plan(teacher=0.7, reference=0.3))
-
-    source = fresh()
-    forward = [source.rows(step) for step in range(20)]
-    assert [fresh().rows(step) for step in reversed(range(20))][::-1] == forward
-    assert source.rows(4) == forward[4]
-
-
-def test_shares_hold_over_any_stretch() -> None:
-    source = OfflineSource(
-        {"teacher": range(100), "reference": range(100, 150)}, 0, 3, plan(teacher=0.75, reference=0.25)
-    )
-    for start in (0, 100, 313):
-        rows = [row for step in range(start, start + 100) for row in source.rows(step)]
-        assert len(rows) == 300
-        assert abs(sum(row >= 100 for row in rows) - 75) <= 3
-
-
-def test_streams_are_visited_evenly() -> None:
-    source = OfflineSource({"teacher": range(9), "reference": range(9, 13)}, 0, 4, plan(teacher=0.5, reference=0.5))
-    counts = Counter(row for step in range(90) for row in source.rows(step))
-    assert max(counts[i] for i in range(9)) - min(counts[i] for i in range(9)) <= 1
-
-
-def test_a_new_plan_changes_what_comes_and_not_what_came() -> None:
-    streams = {"teacher": list(range(20)), "reference": list(range(20, 30))}
-    source = OfflineSource(streams, 0, 4, plan(teacher=1.0))
-    before = [source.rows(step) for step in range(5)]
-    source.replan(DataPlan(2, 5, {"reference": 1.0}, 1, 10, "remedy"))
-    assert [source.rows(step) for step in range(5)] == before
-    assert all(row >= 20 for step in range(5, 10) for row in source.rows(step))
-
-
-def test_a_plan_for_rows_that_are_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"wants reference rows and there are none.*data\.prompts\.reference"):
-        OfflineSource({"teacher": [0]}, 0, 1, plan(teacher=0.5, reference=0.5))
 
 
 def rates(kind: str, steps: int = 14, warmup: int = 4, **settings: float) -> list[float]:

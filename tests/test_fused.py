@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from potstill import head as head_module
 from potstill.config.objective import ObjectiveConfig
+from potstill.config.terms import AnyTerm
 from potstill.head import Arithmetic, Head, arithmetic
 from potstill.losses import Objective
 from potstill.losses.fused import chunk_positions, weighted_sums
@@ -147,6 +148,20 @@ def test_equal_to_the_slow_twin_in_float64(name: str, targets: str) -> None:
             torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
 
 
+#: Every kind of term that there is.
+KINDS = [get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(get_args(AnyTerm)[0])]
+
+
+@pytest.mark.parametrize(("kind", "targets"), [(k, t) for k in KINDS for t in SAID if defined([term(k)], t)])
+def test_two_terms_of_one_kind_do_not_disturb_each_other(kind: str, targets: str) -> None:
+    """Beside a third one of another kind, so that the buffers of all three are in use at once."""
+    for third in ([], [term("forward_kl", called="third", weight=0.2)]):
+        terms = [term(kind), *third, term(kind, called="other", weight=0.3)]
+        problem = Problem(terms, targets, 7, 53, torch.float64, soft_cap=5.0)
+        for fast, slow in zip(problem.results(weighted_sums), problem.results(slow_weighted_sums), strict=True):
+            torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize(("n", "width"), [(1, 5), (2, 7), (16, 64), (31, 129), (64, 1000), (3, 20011)])
 @pytest.mark.parametrize("name", ["forward", "many", "js"])
 def test_fp32_errs_no_more_than_the_slow_twin(name: str, n: int, width: int) -> None:
@@ -220,8 +235,50 @@ def test_which_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     assert arithmetic(half, False) == Arithmetic(torch.float32, torch.float32)
 
 
-def test_autocast_computes_in_bf16_and_leaves_fp32_gradients(hardware: bool) -> None:
-    problem = Problem(OBJECTIVES["forward"], "dense", 20, 301, torch.float32)
+#: (types of the student and the teacher, autocast, setting of the logits) -> (products, logits) of both heads
+TOGETHER = {
+    "both fp32, autocast": ("fp32", "fp32", True, "as_computed", ("bf16", "bf16"), ("bf16", "bf16")),
+    "both fp32, autocast, wide logits": ("fp32", "fp32", True, "fp32", ("bf16", "fp32"), ("bf16", "fp32")),
+    "teacher bf16": ("fp32", "bf16", False, "as_computed", ("fp32", "fp32"), ("bf16", "fp32")),
+    "student bf16": ("bf16", "fp32", False, "as_computed", ("bf16", "bf16"), ("fp32", "fp32")),
+}
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_which_arithmetic_the_teacher_computes_in(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """Autocast is off inside the head's Function, and counts for the teacher's head all the same."""
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    ours, theirs, autocast, setting, *expected = TOGETHER[case]
+    monkeypatch.setattr(head_module, "multiplies_bf16", lambda: True)
+    seen, raw = {}, Head.raw
+
+    def watched(head: Head, hidden: Tensor, out: Tensor, products: torch.dtype) -> Tensor:
+        seen[head.weight.shape[1]] = (products, out.dtype, head.weight.dtype)
+        return raw(head, hidden, out, products)
+
+    monkeypatch.setattr(Head, "raw", watched)
+    problem = Problem(OBJECTIVES["forward"], "hidden", 6, 53, types[ours])
+    said = problem.targets
+    assert isinstance(said, FinalHidden)
+    said_head = replace(said.head, weight=said.head.weight.to(types[theirs]))
+    problem.targets = replace(said, hidden=said.hidden.to(types[theirs]), head=said_head)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        problem.results(weighted_sums, problem.with_memory(1.0, logits=setting))
+    # The matrix is in the type of its products already: it is not rounded anew for every chunk.
+    for width, (products, logits) in zip((problem.hidden.shape[1], said.hidden.shape[1]), expected, strict=True):
+        assert seen[width] == (types[products], types[logits], types[products])
+
+
+def test_memory_counts_the_teachers_logits_in_their_own_type() -> None:
+    half, single = Arithmetic(torch.bfloat16, torch.bfloat16), Arithmetic(torch.float32, torch.float32)
+    megabytes = 60 * 100 / 2**20  # a student's position takes 10 * 2 bytes, a teacher's 10 * 4
+    assert chunk_positions(megabytes, 10, 10, half, "cpu", single) == 100
+    assert chunk_positions(megabytes, 10, 10, half) == 150
+
+
+@pytest.mark.parametrize("targets", ["dense", "hidden"])
+def test_autocast_computes_in_bf16_and_leaves_fp32_gradients(hardware: bool, targets: str) -> None:
+    problem = Problem(OBJECTIVES["forward"], targets, 20, 301, torch.float32)
     exact = problem.results(weighted_sums)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = problem.results(weighted_sums)

@@ -32,7 +32,7 @@ def test_the_packaged_teacher_answers_can_be_cut_and_saved(tmp_path: Path) -> No
     ids = encode_prompt(teacher.tokenizer, prompt, "last", {}).ids
     law = Sampling(sampling_temperature=0, max_new_tokens=24)
     sampler = LocalSampler(teacher.model, teacher.tokenizer, "t", None, "teacher", law, 0, "test")
-    (answer,) = sampler.sample([Request("p", 0, ids)])
+    (answer,) = sampler.generate([Request("p", 0, ids)])
     assert "Paris" in answer.text
     student, layer_map = from_layers(teacher.model, LayersStudent(kind="layers", num_layers=20))
     assert len(layer_map["decoder"]) == 20 and layer_map["decoder"][-1] == 29

@@ -17,6 +17,7 @@ from potstill.data.collate import Layout, Row, collate
 from potstill.losses.objective import Objective
 from potstill.models.scored import ScoredModel
 from potstill.models.vocabulary import Alignment
+from potstill.sources import Planned
 from potstill.teachers import LocalTeacher
 from potstill.training.loop import Trainer
 from potstill.training.parallel import World
@@ -50,8 +51,8 @@ class AllRows:
 
     plans: Sequence[Any] = ()
 
-    def rows(self, step: int) -> list[int]:
-        return list(range(len(LENGTHS)))
+    def planned(self, step: int) -> list[Planned]:
+        return [Planned("teacher", i) for i in range(len(LENGTHS))]
 
     def epoch(self, step: int) -> float:
         return float(step)
@@ -78,7 +79,8 @@ def trainer(family: str, layout: Layout | None = None, micro: int | None = None,
         optimiser=Optimiser(learning_rate=1e-3),
     )
     said = LocalTeacher(
-        ScoredModel(teacher), rows(), layout, Alignment(None, VOCABULARY), "t", keep_mb, torch.device("cpu")
+        ScoredModel(teacher), rows(), layout, Alignment(None, VOCABULARY), "t", keep_mb, torch.device("cpu"),
+        range(len(LENGTHS)),
     )
     scored = ScoredModel(student)
     optimiser = torch.optim.AdamW(scored.parameters(), lr=1e-3)

@@ -238,6 +238,22 @@ def test_stored_verdict_is_used_and_its_best_step_marked(tmp_path: Path) -> None
     assert 'data-label="best, step 200"' in html
 
 
+def test_diversity_is_shown_where_the_run_wrote_it_down(tmp_path: Path, written: tuple[RunDir, Path, str]) -> None:
+    assert 'id="diversity"' not in written[2]
+    run = make_run(tmp_path / "run")
+    prompts = {"rows": 40, "texts": 40, "mean_length": 7.25, "distinct_2": 0.625, "near_duplicates": 0.1}
+    completions = {HOSTILE: {"rows": 80, "texts": 80, "mean_length": 31.5, "self_bleu": 0.375}}
+    visits = {"per_prompt": 12.0, "per_completion": {HOSTILE: 6.0}}
+    found = {"prompts": prompts, "completions": completions, "planned_visits": visits}
+    run.write_json("provenance.json", run.read_json("provenance.json") | {"diversity": found})
+    page = without_plotly(write_report(run.path).read_text())
+    table = page.split('id="diversity"')[1].split("</table>")[0]
+    cells = [" ".join(re.sub(r"<[^>]+>", "", cell).split()) for cell in re.findall(r"<td.*?</td>", table, re.DOTALL)]
+    assert cells[:6] == ["40", "7.25 words", "0.625", "\N{EN DASH}", "10 %", "12 times each"]
+    assert cells[6:] == ["80", "31.5 tokens", "\N{EN DASH}", "0.375", "&ndash;", "6 times each"]
+    assert HOSTILE not in page
+
+
 def test_run_with_two_evaluations_is_inconclusive(tmp_path: Path) -> None:
     html = write_report(make_run(tmp_path / "short", steps=(0, 40), num_prompts=8).path).read_text()
     assert "inconclusive" in html and "Proxy against golden" in html

@@ -33,7 +33,9 @@ def main(family: str, tie: bool, parallel: str, output: str, adapted: bool) -> N
         steps=3, batch_rows=len(LENGTHS), micro_batch_rows=3, precision="fp32",
         optimiser=Optimiser(learning_rate=1e-2, warmup_steps=1, weight_decay=0.1, clip_norm=0.5),
     )  # fmt: skip
-    said = LocalTeacher(ScoredModel(teacher), rows(), layout, Alignment(None, VOCABULARY), "t", 64.0, world.device)
+    said = LocalTeacher(
+        ScoredModel(teacher), rows(), layout, Alignment(None, VOCABULARY), "t", 64.0, world.device, range(len(LENGTHS))
+    )
     wrapped = wrap(ScoredModel(student), world, parallel)  # type: ignore[arg-type]
     optimiser = make_optimiser(wrapped, config.optimiser)
     made = Trainer(wrapped, optimiser, objective(), AllRows(), rows(), layout, said, config, world)

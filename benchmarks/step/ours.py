@@ -25,6 +25,7 @@ from potstill.data.collate import Layout, Row
 from potstill.losses.objective import Objective
 from potstill.models.scored import ScoredModel
 from potstill.models.vocabulary import Alignment
+from potstill.sources import Planned
 from potstill.teachers import LocalTeacher
 from potstill.training.hardware import keep_freed_memory
 from potstill.training.loop import Trainer
@@ -40,15 +41,18 @@ class InOrder:
     def __init__(self, sizes: list[int]):
         self.sizes = sizes
 
-    def rows(self, step: int) -> list[int]:
+    def planned(self, step: int) -> list[Planned]:
         first = sum(self.sizes[: step % len(self.sizes)])
-        return list(range(first, first + self.sizes[step % len(self.sizes)]))
+        return [Planned("reference", i) for i in range(first, first + self.sizes[step % len(self.sizes)])]
 
     def epoch(self, step: int) -> float:
         return step / len(self.sizes)
 
     def replan(self, plan: object) -> None:
-        raise NotImplementedError
+        raise RuntimeError(
+            f"the prepared batches come in one order for the whole run, and a new plan was given: {plan}; "
+            "measure a run that changes its plan with a source of potstill.sources"
+        )
 
 
 def main(folder: Path, steps: int, rate: float, teacher_runs: str, pack: int | None) -> None:
@@ -71,7 +75,7 @@ def main(folder: Path, steps: int, rate: float, teacher_runs: str, pack: int | N
     width = student.get_output_embeddings().weight.shape[0]
     scored = ScoredModel(teacher.eval(), pack)
     keep = 512.0 if teacher_runs == "kept" else 0.0
-    said = LocalTeacher(scored, rows, layout, Alignment(None, width), "t", keep, world.device)
+    said = LocalTeacher(scored, rows, layout, Alignment(None, width), "t", keep, world.device, range(len(rows)))
     objective = Objective(
         ObjectiveConfig.model_validate({"terms": [{"kind": "forward_kl", "weight": 1.0, "on": ["reference"]}]})
     )

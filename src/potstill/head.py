@@ -39,11 +39,6 @@ class Head:
         """V: columns of the logits, padding included."""
         return int(self.weight.shape[0])
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether raw logits are the model's logits."""
-        return self.logit_scale == 1.0 and self.soft_cap is None
-
     def raw(self, hidden: Tensor, out: Tensor, products: torch.dtype) -> Tensor:
         """[n, D] -> [n, V] written to `out`: the product and the bias, multiplied in `products`."""
         if self.hidden_scale != 1.0:

@@ -19,6 +19,9 @@ Provenance = Literal["reference", "teacher", "student", "corpus"]
 FinishReason = Literal["stop", "length", "given"]
 VerdictName = Literal["healthy", "still_improving", "hacking", "suspected_hacking", "overfitting", "inconclusive"]
 
+#: (role, content) of each message; one ("text", content) for plain text.
+Asked = tuple[tuple[str, str], ...]
+
 #: The splits that training never sees. `selection` may choose things (a change
 #: point, a temperature); `test` reports.
 HELD_OUT: tuple[Split, ...] = ("selection", "test")
@@ -70,7 +73,7 @@ class History:
     terms: str | None = None  # licence or provider's terms, where known
     verifiers: Mapping[str, Any] = field(default_factory=dict)
     strategy: str | None = None  # how the generator was told to answer, such as "step_by_step"
-    asked: str | None = None  # digest of what it was shown, where that is not the prompt itself
+    asked: Asked | None = None  # what it was shown, where that is not the prompt itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,17 +57,19 @@ class FinalHidden:
     def excludes(self) -> bool:
         return self.shared is not None
 
-    def project(self, out: Tensor | None = None) -> Projected:
-        """Through the head; `out` [N, V of the teacher] is written when given, in its own type."""
-        kinds = arithmetic(self.head.weight, logits_fp32=out is not None and out.dtype == torch.float32)
-        if out is None:
-            out = self.hidden.new_empty((len(self.hidden), self.head.width), dtype=kinds.logits)
+    def project(self, out: Tensor, products: torch.dtype) -> Projected:
+        """Through the head, multiplied in `products`; written to `out` [N, V of the teacher].
+
+        Which types these should be is `head.arithmetic`'s to say, asked where autocast is still in force.
+        """
         with torch.no_grad(), torch.autocast(out.device.type, enabled=False):
-            self.head.raw(self.hidden, out, kinds.products)
+            self.head.raw(self.hidden, out, products)
         return Projected(out, self.head, self.width, self.shared)
 
     def logits(self) -> Tensor:
-        return self.project().logits()
+        kinds = arithmetic(self.head.weight, logits_fp32=False)
+        out = self.hidden.new_empty((len(self.hidden), self.head.width), dtype=kinds.logits)
+        return self.project(out, kinds.products).logits()
 
     def rows(self, start: int, stop: int) -> FinalHidden:
         return replace(self, hidden=self.hidden[start:stop])

@@ -7,6 +7,7 @@ Set TRITON_INTERPRET=1 where there is no GPU: the same kernels, run by Triton's 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -30,55 +31,53 @@ def flat(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return student, teacher, batch.labels[:, 1:].reshape(-1).contiguous()
 
 
+def each(world: World, value: Callable[[Batch], Tensor]) -> list[list[float]]:
+    """The backward pass of every micro-batch's value; the losses, by rank."""
+    return [[backward(value(batch)) for batch in rank] for rank in world]
+
+
+def through_heads(world: World, loss: Callable[..., Tensor]) -> list[list[float]]:
+    """For losses that take both models' hidden states and heads."""
+
+    def value(batch: Batch) -> Tensor:
+        student, teacher, labels = flat(batch)
+        return loss(student, batch.head, teacher, batch.teacher_head, labels)
+
+    return each(world, value)
+
+
 def chunked(world: World, beta: float, temperature: float) -> list[list[float]]:
     """weight_hard_loss 0, so that the distillation loss stands alone; compiled or not are the same code."""
-    loss = LigerFusedLinearJSDLoss(0.0, 1.0, beta, temperature=temperature, compiled=False)
-    out = []
-    for rank in world:
-        out.append([])
-        for batch in rank:
-            student, teacher, labels = flat(batch)
-            out[-1].append(backward(loss(student, batch.head, teacher, batch.teacher_head, labels)))
-    return out
+    return through_heads(world, LigerFusedLinearJSDLoss(0.0, 1.0, beta, temperature=temperature, compiled=False))
 
 
 def fused(world: World, beta: float, temperature: float) -> list[list[float]]:
     """As modelopt's KDTrainer and the documentation call it."""
-    loss = LigerFusedLinearJSD(jsd_beta=beta, temperature=temperature)
-    out = []
-    for rank in world:
-        out.append([])
-        for batch in rank:
-            student, teacher, labels = flat(batch)
-            out[-1].append(backward(loss(student, batch.head, teacher, batch.teacher_head, labels)))
-    return out
+    return through_heads(world, LigerFusedLinearJSD(jsd_beta=beta, temperature=temperature))
 
 
 def fused_kl(world: World, parameter: Any, temperature: float) -> list[list[float]]:
     """The teacher as softened probabilities, its documented target."""
     loss = LigerFusedLinearKLDivLoss(temperature=temperature)
-    out = []
-    for rank in world:
-        out.append([])
-        for batch in rank:
-            student, teacher, labels = flat(batch)
-            target = torch.softmax((teacher @ batch.teacher_head.T).float() / temperature, -1)
-            out[-1].append(backward(loss(student, batch.head, target, labels)))
-    return out
+
+    def value(batch: Batch) -> Tensor:
+        student, teacher, labels = flat(batch)
+        target = torch.softmax((teacher @ batch.teacher_head.T).float() / temperature, -1)
+        return loss(student, batch.head, target, labels)
+
+    return each(world, value)
 
 
 def jsd(world: World, beta: float, temperature: float) -> list[list[float]]:
     """Log-probabilities in, as documented; the log_softmax is the caller's."""
     loss = LigerJSD(beta=beta)
-    out = []
-    for rank in world:
-        out.append([])
-        for batch in rank:
-            student, teacher = (part[:, :-1].flatten(0, 1) for part in (batch.student, batch.teacher))
-            labels = batch.labels[:, 1:].reshape(-1).contiguous()
-            value = loss(torch.log_softmax(student, -1), torch.log_softmax(teacher, -1), labels)
-            out[-1].append(backward(value))
-    return out
+
+    def value(batch: Batch) -> Tensor:
+        student, teacher = (part[:, :-1].flatten(0, 1) for part in (batch.student, batch.teacher))
+        labels = batch.labels[:, 1:].reshape(-1).contiguous()
+        return loss(torch.log_softmax(student, -1), torch.log_softmax(teacher, -1), labels)
+
+    return each(world, value)
 
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -49,7 +49,8 @@ def answer(loaded: Loaded, turns: tuple[Message, ...], sampling: Sampling) -> st
     sampler = LocalSampler(
         loaded.model, loaded.tokenizer, loaded.fingerprint, None, "student", sampling, 0, f"chat{len(turns)}"
     )
-    return sampler.sample([Request("chat", 0, ids)])[0].text
+    (reply,) = sampler.generate([Request("chat", 0, ids)])
+    return reply.text
 
 
 def _ask(console: Console) -> str:

@@ -10,6 +10,7 @@ from potstill.config import load_run
 from potstill.training.distil import say_forecast
 from potstill.training.hardware import settle_precision
 from potstill.training.parallel import start_world
+from potstill.training.permission import permitted
 from potstill.training.preflight import preflight
 from potstill.training.show import Show
 from potstill.training.stages import load_models, load_prompts
@@ -19,6 +20,7 @@ def check_verb(path: Path, overrides: Sequence[str]) -> None:
     """Load models and prompts, foresee; nothing is written."""
     config = load_run(path, overrides)
     quiet_libraries()
+    permitted(config)  # before anything is loaded
     device = start_world(config.training.device).device
     precision = settle_precision(config.training.precision, device)
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})

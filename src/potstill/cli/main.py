@@ -41,6 +41,14 @@ def check(config: Config, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def cache(config: Config, overrides: Overrides = None) -> None:
+    """Write what the teacher says about a run's rows to disk, to train from; say what that costs and loses."""
+    from potstill.cli.cache import cache_verb
+
+    cache_verb(config, overrides or [])
+
+
+@app.command()
 def diagnose(
     path: Annotated[Path, typer.Argument(help="A run directory, or a CSV or JSONL log of another tool.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

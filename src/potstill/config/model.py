@@ -19,6 +19,8 @@ class HubModel(Frozen):
     """A commit hash. Branches move; a run that cannot name its teacher cannot be repeated."""
     trust_remote_code: bool = False
     """Run Python code from the repository. Off: such code can do anything."""
+    terms: str | None = None
+    """Licence or provider's terms of its outputs, by id (see docs/guide/terms.md); null: recognised from its name."""
 
     @model_validator(mode="after")
     def _pinned(self) -> HubModel:
@@ -38,6 +40,8 @@ class FolderModel(Frozen):
     path: str
     trust_remote_code: bool = False
     """Run Python code from the folder. Off: such code can do anything."""
+    terms: str | None = None
+    """Licence or provider's terms of its outputs, by id (see docs/guide/terms.md); null: recognised from its name."""
 
 
 class GgufModel(Frozen):
@@ -48,6 +52,8 @@ class GgufModel(Frozen):
     """Path of the file; relative to the package where one is named."""
     package: str | None = None
     """Python package that carries the file. It is located, never imported."""
+    terms: str | None = None
+    """Licence or provider's terms of its outputs, by id (see docs/guide/terms.md); null: recognised from its name."""
 
 
 ModelSource = Annotated[HubModel | FolderModel | GgufModel, Field(discriminator="kind")]
@@ -80,6 +86,12 @@ class LoadedStudent(Frozen):
 
     kind: Literal["load"]
     model: ModelSource
+
+    @model_validator(mode="after")
+    def _says_nothing(self) -> LoadedStudent:
+        if self.model.terms is not None:
+            raise ValueError("student.model.terms has no effect: terms are those of outputs that feed the student")
+        return self
 
 
 class ScratchStudent(Frozen):

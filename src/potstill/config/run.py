@@ -7,12 +7,14 @@ from typing import Any
 from pydantic import model_validator
 
 from potstill.config.base import Frozen
+from potstill.config.cache import Cache
 from potstill.config.data import Data
 from potstill.config.model import ModelSource, Student
 from potstill.config.monitor import MonitorConfig
 from potstill.config.objective import ObjectiveConfig
+from potstill.config.source import WRITTEN_BY, Source
 from potstill.config.trackers import Trackers
-from potstill.config.training import Checkpoints, Source, Training
+from potstill.config.training import Checkpoints, Training
 
 
 class Run(Frozen):
@@ -34,14 +36,18 @@ class Run(Frozen):
     checkpoints: Checkpoints
     trackers: Trackers = ()
     """Where else the curves go; the result does not depend on it."""
+    cache: Cache | None = None
+    """What `potstill cache` writes of the teacher's targets; a run reads them where
+    `training.teacher_targets` says so."""
 
     @model_validator(mode="after")
     def _rows_have_terms(self) -> Run:
-        fed = set(self.source.fractions)
-        wanted = {kind for term in self.objective.active for kind in term.on}
-        if fed - wanted:
+        fed = self.source.written_by
+        unheard = sorted(name for name in fed if not any(t.applies_to(name) for t in self.objective.active))
+        wanted = {kind for term in self.objective.active for kind in term.on} - {"any"}
+        if unheard:
             raise ValueError(
-                f"source.fractions feeds {sorted(fed - wanted)} rows, but no term of the objective is "
+                f"source.fractions feeds {unheard} rows, but no term of the objective is "
                 "`on` them: they would teach nothing"
             )
         if wanted - fed:
@@ -49,17 +55,30 @@ class Run(Frozen):
                 f"terms are `on` {sorted(wanted - fed)} rows, but source.fractions feeds only "
                 f"{sorted(fed)}: that part of `on` would have no effect"
             )
+        if "student" in fed and any(t.kind == "cross_entropy" and "any" in t.on for t in self.objective.active):
+            raise ValueError(
+                "cross_entropy is `on` any rows, and the student's own are among them, where it only sharpens what "
+                "it says already; name the rows that it is for"
+            )
         return self
 
     @model_validator(mode="after")
     def _completions_are_used(self) -> Run:
-        completions, fed = self.data.completions, set(self.source.fractions)
+        completions, fed = self.data.completions, self.source.fed
         written = {"sample": "teacher", "none": None}.get(completions.kind)
         if completions.kind == "file":
             written = completions.provenance
-        if written is not None and written not in fed:
+        if completions.kind == "file" and written not in fed:
             raise ValueError(f"data.completions gives {written} rows, source.fractions uses none of them")
-        missing = fed - {written, "reference"}
+        if completions.kind == "sample" and "teacher" not in fed:
+            if not fed & {"online_teacher", "online_student"}:
+                raise ValueError("data.completions gives teacher rows, source.fractions uses none of them")
+            if "per_prompt" in completions.model_fields_set and completions.per_prompt > 1:
+                raise ValueError(
+                    "data.completions.per_prompt has no effect: source has no offline teacher rows; every visit of a "
+                    "prompt brings a new completion"
+                )
+        missing = {name for name in fed if WRITTEN_BY[name] == name} - {written, "reference"}
         if missing:
             raise ValueError(f"source.fractions wants {sorted(missing)} rows, data.completions gives none")
         return self
@@ -87,10 +106,31 @@ class Run(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _terms_are_of_what_feeds(self) -> Run:
+        if self.oracle is not None and self.oracle.terms is not None:
+            raise ValueError("oracle.terms has no effect: nothing that the oracle says feeds the student")
+        return self
+
+    @model_validator(mode="after")
     def _batches_divide(self) -> Run:
         micro = self.training.micro_batch_rows
         if micro is not None and micro > self.training.batch_rows:
             raise ValueError(f"micro_batch_rows {micro} exceeds batch_rows {self.training.batch_rows}")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_are_used(self) -> Run:
+        for name, given in (("cache", self.cache), ("training.teacher_targets", self.training.teacher_targets)):
+            if given is None:
+                continue
+            if not self.objective.needs_teacher_targets:
+                raise ValueError(f"{name} has no effect: no term of the objective asks the teacher")
+            new = sorted(self.source.fed & {"online_teacher", "online_student"})
+            if new:
+                raise ValueError(
+                    f"{name} holds targets of rows that exist before training, and source.fractions feeds {new}, "
+                    "rows that are made during it; leave it out, or feed rows that exist"
+                )
         return self
 
     def dump(self) -> dict[str, Any]:
@@ -99,6 +139,6 @@ class Run(Frozen):
 
 
 #: Settings that may change when a run is continued: they move or show it, they do not alter it.
-MOVABLE = frozenset({"output", "trackers"})
+MOVABLE = frozenset({"output", "trackers", "cache"})
 
 __all__ = ["MOVABLE", "Run"]

@@ -65,13 +65,23 @@ class Term(Frozen):
     kind: str
     weight: Annotated[float, Field(ge=0)] | WeightSchedule
     """Factor of this term in the sum; a number, or a schedule over the run."""
-    on: tuple[RowKind, ...] = Field(min_length=1)
-    """Rows it applies to, by who wrote them."""
+    on: tuple[RowKind | Literal["any"], ...] = Field(min_length=1)
+    """Rows it applies to, by who wrote them; any: whatever the source feeds."""
     called: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
     """Name in metrics; needed only where the same kind stands twice."""
     token_weighting: TokenWeighting | None = None
     """A rule that weighs tokens against each other. The number to divide by stays the count of counted
     tokens, so weights below 1 make the term smaller."""
+
+    @model_validator(mode="after")
+    def _any_stands_alone(self) -> Term:
+        if "any" in self.on and len(self.on) > 1:
+            raise ValueError(f"`on` has any beside others, which adds nothing: found {list(self.on)}")
+        return self
+
+    def applies_to(self, written_by: str) -> bool:
+        """Whether rows that `written_by` wrote count for this term."""
+        return "any" in self.on or written_by in self.on
 
     @property
     def name(self) -> str:
@@ -92,6 +102,11 @@ class Term(Frozen):
     def needs_every_column(self) -> bool:
         """Infinite, or without a value, where the student's head has columns that the teacher's lacks."""
         return False
+
+    @property
+    def scale(self) -> float:
+        """Factor of the value and its gradient, before any weight."""
+        return 1.0
 
     @property
     def largest_weight(self) -> float:

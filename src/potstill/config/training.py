@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from potstill.config.adapter import Adapter
 from potstill.config.base import Frozen
 from potstill.config.schedule import CosineRate, RateSchedule
-
-
-class OfflineSource(Frozen):
-    """Completions that exist before training; every epoch visits each row once."""
-
-    kind: Literal["offline"]
-    fractions: dict[Literal["teacher", "reference", "corpus"], float] = Field(default={"teacher": 1.0})
-    """Share of every batch's rows by who wrote them; sums to 1."""
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> OfflineSource:
-        if abs(sum(self.fractions.values()) - 1) > 1e-9 or min(self.fractions.values()) <= 0:
-            raise ValueError(f"fractions must be positive and sum to 1, found {self.fractions}")
-        return self
-
-
-Source = Annotated[OfflineSource, Field(discriminator="kind")]
 
 
 class Optimiser(Frozen):
@@ -79,8 +62,21 @@ class Training(Frozen):
     keep_teacher_hidden_mb: float = Field(default=512.0, ge=0)
     """Memory for the teacher's last hidden states, so that later epochs need no teacher pass. When
     the rows do not fit, the teacher runs at every step instead. 0 turns it off."""
+    teacher_targets: str | None = None
+    """Folder of a cache that `potstill cache` wrote: the teacher's targets for training rows are read from
+    there, and the teacher itself only measures. Null: the teacher says them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU where there is one."""
+
+    @model_validator(mode="after")
+    def _hidden_states_are_kept_once(self) -> Training:
+        usual = Training.model_fields["keep_teacher_hidden_mb"].default
+        if self.teacher_targets is not None and self.keep_teacher_hidden_mb != usual:
+            raise ValueError(
+                "training.keep_teacher_hidden_mb has no effect beside training.teacher_targets, which holds what "
+                "the teacher says on disk; leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _freezing_means_something(self) -> Training:

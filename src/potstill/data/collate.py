@@ -13,7 +13,7 @@ end-of-sequence token too; an answer cut by length has none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -34,6 +34,15 @@ class Row:
     prompt_counted: tuple[bool, ...]
     answer: tuple[int, ...]
     num_trace: int = 0  # the answer's first so many tokens are its reasoning trace
+    asked: tuple[int, ...] | None = None  # the prompt that the teacher was shown, where it was another
+    sampled_at: int | None = None  # the student's own: the step of the weights that sampled it
+
+    @property
+    def as_teacher_saw_it(self) -> Row:
+        """The same answer after the prompt that the teacher was shown; as many positions count."""
+        if self.asked is None:
+            return self
+        return replace(self, prompt=self.asked, prompt_counted=(False,) * len(self.asked), asked=None)
 
     @property
     def num_tokens(self) -> int:

@@ -64,18 +64,37 @@ def near_duplicates(training: Iterable[Prompt], held_out: Sequence[Prompt], thre
     return [found[at] for at in sorted(found)]
 
 
-def word_grams(prompt: Prompt) -> frozenset[str]:
-    """The prompt's word 3-grams; of one or two words, the words.
+def near_duplicates_within(prompts: Sequence[Prompt], threshold: float) -> list[int]:
+    """The places of the prompts that have a similarity of at least `threshold` to another one among them."""
+    all_grams = [word_grams(prompt) for prompt in prompts]
+    frequency = Counter(gram for grams in all_grams for gram in grams)
+    index: defaultdict[str, list[int]] = defaultdict(list)
+    found: set[int] = set()
+    for at, grams in enumerate(all_grams):
+        prefix = _rarest(grams, frequency, threshold)
+        candidates = {other for gram in prefix for other in index[gram]}
+        for other in candidates:
+            if not {at, other} <= found and jaccard(grams, all_grams[other]) >= threshold:
+                found |= {at, other}
+        for gram in prefix:
+            index[gram].append(at)
+    return sorted(found)
 
-    System messages do not count: one that all prompts share would make all alike.
-    """
-    text = prompt.text
-    if text is None:
-        text = "\n".join(turn.content for turn in prompt.messages or () if turn.role != "system")
-    words = normalised_words(text)
+
+def word_grams(prompt: Prompt) -> frozenset[str]:
+    """The prompt's word 3-grams; of one or two words, the words."""
+    words = prompt_words(prompt)
     if len(words) < 3:
         return frozenset(words)
     return frozenset(map(" ".join, zip(words, words[1:], words[2:], strict=False)))
+
+
+def prompt_words(prompt: Prompt) -> list[str]:
+    """Its words. System messages do not count: one that all prompts share would make all alike."""
+    text = prompt.text
+    if text is None:
+        text = "\n".join(turn.content for turn in prompt.messages or () if turn.role != "system")
+    return normalised_words(text)
 
 
 def normalised_words(text: str) -> list[str]:

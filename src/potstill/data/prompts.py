@@ -12,9 +12,10 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from string import Formatter
 from typing import Any
 
-from potstill.config.data import Prompts
+from potstill.config.data import FewShot, Prompts
 from potstill.data.tables import Entry, PromptError, excerpt, read_entries
 from potstill.records import Message, Prompt
 
@@ -32,7 +33,37 @@ def read_prompts(config: Prompts) -> list[Prompt]:
     entries = read_entries(config, _columns(config))
     prompts = [parse_prompt(entry, config) for entry in entries]
     refuse_repeats(entries, prompts)
-    return prompts
+    if config.few_shot is None:
+        return prompts
+    examples = _examples(config, config.few_shot)
+    return [_after_examples(prompt, examples, config.few_shot.separator) for prompt in prompts]
+
+
+def _examples(config: Prompts, few_shot: FewShot) -> list[Prompt]:
+    """Worked examples, read as the prompts are. Raises PromptError where one has no reference."""
+    own = config.model_copy(
+        update={"path": few_shot.path, "hub": False, "revision": None, "few_shot": None, "id": None}
+    )
+    examples = read_prompts(own)[: few_shot.count]
+    if len(examples) < few_shot.count:
+        raise PromptError(f"{few_shot.path}: expected {few_shot.count} examples, found {len(examples)}.")
+    if any(example.reference is None for example in examples):
+        raise PromptError(f"{few_shot.path}: every example needs a reference; set `reference` to its column.")
+    return examples
+
+
+def _after_examples(prompt: Prompt, examples: list[Prompt], separator: str) -> Prompt:
+    """The prompt with the examples before it; its id stays that of the prompt alone."""
+    if prompt.text is not None:
+        worked = [f"{example.text} {example.reference}" for example in examples]
+        return replace(prompt, text=separator.join([*worked, prompt.text]))
+    turns: list[Message] = []
+    for example in examples:
+        own = [message for message in example.messages or () if message.role != "system"]
+        turns += [*own, Message("assistant", example.reference or "")]
+    messages = prompt.messages or ()
+    head = 1 if messages[0].role == "system" else 0
+    return replace(prompt, messages=(*messages[:head], *turns, *messages[head:]))
 
 
 def refuse_repeats(entries: list[Entry], prompts: list[Prompt]) -> None:
@@ -65,19 +96,34 @@ def _check_settings(config: Prompts) -> None:
 def _columns(config: Prompts) -> dict[str, str]:
     """Setting -> column, for those that are in use."""
     asked = {
-        "prompt": config.prompt if config.messages is None else None,
+        "prompt": config.prompt if config.messages is None and config.template is None else None,
         "messages": config.messages,
         "reference": config.reference,
         "group": config.group,
         "id": config.id,
     }
-    return {setting: column for setting, column in asked.items() if column is not None}
+    in_template = {f"template ({name})": name for name in template_columns(config)}
+    return {setting: column for setting, column in asked.items() if column is not None} | in_template
+
+
+def template_columns(config: Prompts) -> list[str]:
+    """Columns that the template names."""
+    parts = Formatter().parse(config.template or "")
+    return [name for _, name, _, _ in parts if name]
+
+
+def _plain(entry: Entry, config: Prompts) -> str:
+    """A plain text prompt: its column, or what the template makes of several."""
+    if config.template is None:
+        return (config.prefix or "") + _text(entry, config.prompt)
+    values = {name: _label(entry, name) for name in template_columns(config)}
+    return (config.prefix or "") + config.template.format_map(values)
 
 
 def parse_prompt(entry: Entry, config: Prompts) -> Prompt:
     """The prompt in one row. Raises PromptError, with the place, where something is missing or odd."""
     reference = _text(entry, config.reference) if config.reference is not None else None
-    group = _label(entry, config.group) if config.group is not None else ""
+    group = _label(entry, config.group) if config.group is not None else config.task or ""
     if config.messages is not None:
         messages, answer = _conversation(entry, config.messages, config.system)
         if answer is not None and reference is not None:
@@ -88,10 +134,10 @@ def parse_prompt(entry: Entry, config: Prompts) -> Prompt:
         prompt = Prompt("", messages=messages, reference=reference or answer, group=group)
     elif config.chat:
         system = () if config.system is None else (Message("system", config.system),)
-        messages = (*system, Message("user", (config.prefix or "") + _text(entry, config.prompt)))
+        messages = (*system, Message("user", _plain(entry, config)))
         prompt = Prompt("", messages=messages, reference=reference, group=group)
     else:
-        prompt = Prompt("", text=(config.prefix or "") + _text(entry, config.prompt), reference=reference, group=group)
+        prompt = Prompt("", text=_plain(entry, config), reference=reference, group=group)
     name = content_id(prompt.flat_text()) if config.id is None else _label(entry, config.id)
     return replace(prompt, id=name)
 

@@ -33,19 +33,25 @@ def check_room(encoded: Mapping[str, EncodedPrompt], room: int, limit: int, is_e
         )
 
 
-def completion_rows(completions: Iterable[Completion], encoded: Mapping[str, EncodedPrompt]) -> list[Row]:
-    """A row for each completion, its ids as sampled."""
-    return [
-        Row(
-            c.prompt_id,
-            c.index,
-            c.history.provenance,
-            encoded[c.prompt_id].ids,
-            encoded[c.prompt_id].counted,
-            c.token_ids,
-        )
-        for c in completions
-    ]
+def completion_rows(
+    completions: Sequence[Completion],
+    encoded: Mapping[str, EncodedPrompt],
+    shown: Sequence[tuple[int, ...] | None] = (),
+    *,
+    erased: bool = True,
+) -> list[Row]:
+    """A row for each completion, its ids as sampled.
+
+    `shown`: what each one's generator was shown, where that was not the prompt. `erased`: the student
+    sees the prompt all the same; else it sees what was shown.
+    """
+    rows = []
+    for c, ids in zip(completions, shown or [None] * len(completions), strict=True):
+        prompt, counted = encoded[c.prompt_id].ids, encoded[c.prompt_id].counted
+        if ids is not None and not erased:
+            prompt, counted, ids = ids, (False,) * len(ids), None
+        rows.append(Row(c.prompt_id, c.index, c.history.provenance, prompt, counted, c.token_ids, asked=ids))
+    return rows
 
 
 def reference_rows(tokenizer: Any, prompts: Iterable[Prompt], encoded: Mapping[str, EncodedPrompt]) -> list[Row]:

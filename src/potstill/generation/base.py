@@ -19,7 +19,8 @@ from typing import Protocol
 import numpy as np
 
 from potstill.data.store import CompletionStore, missing
-from potstill.records import Completion, Message
+from potstill.records import Asked, Completion, Message
+from potstill.run_dir import digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,13 @@ class Request:
     text: str | None = None
     max_new_tokens: int | None = None  # where it is less than the sampling's
     strategy: str | None = None  # for the completion's history, see `History`
-    asked: str | None = None  # likewise
+    asked: Asked | None = None  # likewise
+
+    @property
+    def key(self) -> str:
+        """Names what is asked: another prompt has another key, whatever its id."""
+        turns = [(message.role, message.content) for message in self.messages or ()]
+        return digest([list(self.prompt), turns, self.text])
 
 
 class Generator(Protocol):
@@ -79,14 +86,17 @@ def sample_all(
     `on_completion(completions, tokens)` is told what is on disk already (with 0 tokens) and then of each
     completion, and may return True to stop: then None is returned, and the next call goes on from there.
     """
-    done = store.read(generator.fingerprint)
-    if len(done) < len(requests):
-        on_completion(len(done), 0)
-    wanted = missing([(r.prompt_id, r.index) for r in requests], done)
-    for completion in generator.generate([r for r in requests if (r.prompt_id, r.index) in wanted]):
-        store.append([completion])
-        done.append(completion)
-        if on_completion(1, len(completion.token_ids)):
-            return None
-    by_key = {(c.prompt_id, c.index): c for c in done}
-    return [by_key[(r.prompt_id, r.index)] for r in requests]
+    stored = store.read_keyed(generator.fingerprint)
+    keys = {(r.prompt_id, r.index): r.key for r in requests}
+    wanted = missing(keys, stored)
+    by_name = {(c.prompt_id, c.index): c for c, _ in stored}
+    if wanted:
+        on_completion(len(requests) - len(wanted), 0)
+        with store.writing():
+            for completion in generator.generate([r for r in requests if (r.prompt_id, r.index) in wanted]):
+                name = (completion.prompt_id, completion.index)
+                store.append([completion], [keys[name]])
+                by_name[name] = completion
+                if on_completion(1, len(completion.token_ids)):
+                    return None
+    return [by_name[name] for name in keys]

@@ -1,60 +1,29 @@
 """Sampling from a model in this process.
 
-Transformers' `generate` does the batching and the key-value cache; we only decide
-which token comes next, by inverse CDF from the keyed uniform of that position.
+Decoder-only models are sampled in slots (see `slots.py`). Encoder-decoders, and decoders
+that compute something else there than in their plain forward pass, go in batches. Which
+token comes next is decided by the keyed number of its position either way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessor
+from weakref import WeakKeyDictionary
 
 from potstill.config.data import Sampling
 from potstill.generation.base import Request, plan_batches, uniforms
+from potstill.generation.batches import in_batches
+from potstill.generation.forward import Trial, trial
+from potstill.generation.slots import Row, Slots
+from potstill.generation.weights import Weights, working_weights
 from potstill.records import Completion, History, Provenance
 
-
-class KeyedDraw(LogitsProcessor):  # type: ignore[misc]
-    """Leaves one token standing: the one that this position's uniform number draws.
-
-    Its probabilities are softmax(logits / temperature) over the top-p set. The
-    log-prob of each draw is kept, since it is the sampler's own law.
-    """
-
-    def __init__(self, numbers: Tensor, sampling: Sampling):
-        self.numbers = numbers  # [B, positions] float64
-        self.sampling = sampling
-        self.log_probs: list[Tensor] = []
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        probabilities = tempered(scores, self.sampling)
-        cumulative = probabilities.cumsum(-1)
-        # Scaled by the last value, so that rounding never leaves a number beyond the end.
-        number = self.numbers[:, len(self.log_probs)].to(scores.device) * cumulative[:, -1]
-        drawn = torch.searchsorted(cumulative, number[:, None], right=True)
-        drawn = drawn.clamp(max=scores.shape[1] - 1)
-        self.log_probs.append(probabilities.gather(1, drawn).log().squeeze(1))
-        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
-
-
-def tempered(scores: Tensor, sampling: Sampling) -> Tensor:
-    """[B, V] logits -> [B, V] float64 probabilities, not renormalised after top-p."""
-    if sampling.sampling_temperature == 0:
-        return nn.functional.one_hot(scores.argmax(-1), scores.shape[1]).double()
-    probabilities = torch.softmax(scores.double() / sampling.sampling_temperature, dim=-1)
-    if sampling.top_p < 1:
-        ordered, where = probabilities.sort(dim=-1, descending=True)
-        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
-        probabilities = probabilities.masked_fill(torch.zeros_like(beyond).scatter(1, where, beyond), 0)
-        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
-    return probabilities
+#: What was found about a model (with autocast, or without), and what was said about it; once is enough.
+_FOUND: WeakKeyDictionary[Any, dict[bool, Trial]] = WeakKeyDictionary()
+_SAID: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 def end_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -78,63 +47,72 @@ class LocalSampler:
     stream: str  # names the purpose, so that training and held-out draws never coincide
     bf16: bool = False  # compute under autocast (a student with fp32 weights)
     slots: int = 32  # completions at work at once
+    depth: int = 1  # generations of models between people's text and these completions
+    note: Callable[[str], None] = logging.getLogger(__name__).info  # told what concerns speed and memory, once a model
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Each completion as soon as it is whole."""
-        for batch in plan_batches(requests, self.slots):
-            yield from self.sample(batch)
+        """Each completion as soon as it is whole, ids as sampled, end token included where one came.
 
-    @torch.no_grad()
-    def sample(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion for each request, ids as sampled, end token included where one came."""
-        device = next(self.model.parameters()).device
-        ids, mask = _left_pad([r.prompt for r in requests], _pad_id(self.tokenizer), device)
-        limit = self.sampling.max_new_tokens
-        numbers = np.stack([uniforms(self.seed, self.stream, r.prompt_id, r.index, limit) for r in requests])
-        draw = KeyedDraw(torch.from_numpy(numbers), self.sampling)
-        ends = end_ids(self.model, self.tokenizer)
-        settings = GenerationConfig(
-            max_new_tokens=limit,
-            do_sample=False,
-            eos_token_id=sorted(ends),
-            pad_token_id=_pad_id(self.tokenizer),
-            bos_token_id=getattr(self.model.config, "bos_token_id", None),
-            decoder_start_token_id=getattr(self.model.config, "decoder_start_token_id", None),
-        )
-        with self._precision(device):
-            output = self.model.generate(
-                inputs=ids, attention_mask=mask, generation_config=settings, logits_processor=[draw]
-            )
-        start = 1 if self.model.config.is_encoder_decoder else ids.shape[1]
-        log_probs = torch.stack(draw.log_probs, 1).tolist()
-        rows = output[:, start:].tolist()
-        return [self._finish(*each, ends) for each in zip(requests, rows, log_probs, strict=True)]
+        Between two completions the model is as the caller left it; only what is in flight is lost when
+        the caller stops.
+        """
+        if not requests:
+            return
+        ends, pad = end_ids(self.model, self.tokenizer), _pad_id(self.tokenizer)
+        rows = self._rows(requests)
+        weights = working_weights(self.model, self.bf16, self._say)
+        if self._in_slots(weights, max(len(row.request.prompt) + row.limit for row in rows)):
+            whole = Slots(self.model, weights, self.sampling, ends, rows, self.slots).run()
+        else:
+            whole = in_batches(self.model, weights, self.sampling, ends, pad, rows, self.slots)
+        for row in whole:
+            yield self._finish(row, ends)
 
-    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
-        return torch.autocast(device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+    def _rows(self, requests: Sequence[Request]) -> list[Row]:
+        """In an order that the requests alone decide: prompts of like length beside each other."""
+        rows = []
+        for request in (request for batch in plan_batches(requests, self.slots) for request in batch):
+            limit = min(self.sampling.max_new_tokens, request.max_new_tokens or self.sampling.max_new_tokens)
+            rows.append(Row(request, limit, uniforms(self.seed, self.stream, request.prompt_id, request.index, limit)))
+        return rows
 
-    def _finish(self, request: Request, ids: list[int], log_probs: list[float], ends: set[int]) -> Completion:
-        length = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
-        ended = ids[length - 1] in ends
+    def _in_slots(self, weights: Weights, longest: int) -> bool:
+        if self.model.config.is_encoder_decoder:
+            return False
+        found = _FOUND.setdefault(self.model, {})
+        if weights.autocast not in found:
+            found[weights.autocast] = trial(self.model, weights)
+        reason = found[weights.autocast].against(self.model, longest)
+        if reason is not None:
+            self._say(f"{type(self.model).__name__} is sampled in batches, not in slots, which is slower: {reason}")
+        return reason is None
+
+    def _say(self, text: str) -> None:
+        said = _SAID.setdefault(self.model, set())
+        if text not in said:
+            said.add(text)
+            self.note(text)
+
+    def _finish(self, row: Row, ends: set[int]) -> Completion:
+        request = row.request
         sampling = self.sampling.model_dump() | {"seed": self.seed, "stream": self.stream}
+        if request.max_new_tokens is not None:
+            sampling["max_new_tokens"] = row.limit
+        history = History(
+            self.provenance, self.fingerprint, self.revision, sampling, depth=self.depth,
+            strategy=request.strategy, asked=request.asked,
+        )  # fmt: skip
         return Completion(
             request.prompt_id,
             request.index,
-            tuple(ids[:length]),
-            self.tokenizer.decode(ids[:length], skip_special_tokens=True),
-            "stop" if ended else "length",
-            History(self.provenance, self.fingerprint, self.revision, sampling, depth=1),
-            tuple(round(value, 6) for value in log_probs[:length]),
+            tuple(row.ids),
+            self.tokenizer.decode(row.ids, skip_special_tokens=True),
+            "stop" if row.ids[-1] in ends else "length",
+            history,
+            tuple(round(value, 6) for value in row.log_probs),
         )
 
 
 def _pad_id(tokenizer: Any) -> int:
     pad = tokenizer.pad_token_id
     return int(tokenizer.eos_token_id if pad is None else pad)
-
-
-def _left_pad(prompts: list[tuple[int, ...]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    longest = max(len(prompt) for prompt in prompts)
-    ids = [[pad] * (longest - len(p)) + list(p) for p in prompts]
-    mask = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

@@ -30,13 +30,14 @@ from potstill.models.load import Loaded, ModelError
 from potstill.models.scored import ScoredModel
 from potstill.records import Completion, Prompt, Verdict
 from potstill.run_dir import RunDir, RunDirError, append_lines, digest
+from potstill.training.completions import Asker, answers
 from potstill.training.hardware import environment
 from potstill.training.monitor import EVERYWHERE, Monitor
 from potstill.training.opening import refuse_another
 from potstill.training.parallel import World
 from potstill.training.session import losses_since_last_evaluation
 from potstill.training.show import Show
-from potstill.training.stages import Models, Prompts, align_judge, layout_of, sample
+from potstill.training.stages import Models, Prompts, align_judge, layout_of
 from potstill.training.texts import SampleTexts
 from potstill.training.watch import ORACLE, TRAINING_LAW, build_monitor
 
@@ -228,8 +229,9 @@ def _sample(
                 bar.advance(rows, tokens)
                 return False
 
-            completions = sample(
-                run, name, loaded, device, prompts.held_out, prompts, 1, settings.sampling, settings.seed,
+            asker = Asker(models.tokenizer, {}, prompts.encoded, None, settings.seed)
+            completions = answers(
+                run, name, loaded, device, asker, prompts.held_out, 1, settings.sampling,
                 settings.monitor.batch_rows, progress,
             )  # fmt: skip
         assert completions is not None, "nobody asks to stop"

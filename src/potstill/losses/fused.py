@@ -60,13 +60,24 @@ def weighted_sums(
         if targets is not None:
             refuse_undefined(term, targets)
     weights = objective.weights() if term_weights is None else term_weights
+    kinds = arithmetic(head.weight, objective.config.logits == "fp32")
     work = _Work(
         head, target_ids, torch.stack([token_weights[name] for name in objective.names]), targets, objective,
-        tuple(weights[name] for name in objective.names), arithmetic(head.weight, objective.config.logits == "fp32"),
+        tuple(weights[name] for name in objective.names), kinds, _teacher_kinds(targets, kinds),
         torch.is_grad_enabled(),
     )  # fmt: skip
     total, sums, values = _Head.apply(hidden, head.weight, head.bias, work)
     return Scored(total, dict(zip(objective.names, sums, strict=True)), dict(zip(objective.names, values, strict=True)))
+
+
+def _teacher_kinds(targets: TeacherTargets | None, kinds: Arithmetic) -> Arithmetic:
+    """In which types the teacher's head computes beside a student's of `kinds`.
+
+    To be asked where autocast is in force. Its logits are wide if the student's are.
+    """
+    if not isinstance(targets, FinalHidden):
+        return kinds
+    return arithmetic(targets.head.weight, logits_fp32=kinds.logits.itemsize >= 4)
 
 
 #: Positions at once where nothing is set: enough for products near their full speed, a few percent of what
@@ -76,12 +87,17 @@ ELSEWHERE = 320
 
 
 def chunk_positions(
-    memory_mb: float | None, width: int, teacher_width: int, kinds: Arithmetic, device: str = "cpu"
-) -> int:
-    """How many positions' logits, the student's and the teacher's, fit into the setting; at least 1."""
+    memory_mb: float | None, width: int, teacher_width: int, kinds: Arithmetic, device: str = "cpu",
+    teacher_kinds: Arithmetic | None = None,
+) -> int:  # fmt: skip
+    """How many positions' logits, the student's and the teacher's, fit into the setting; at least 1.
+
+    The teacher's are of the student's type if nothing is said of them.
+    """
     if memory_mb is None:
         return AUTOMATIC_POSITIONS.get(device, ELSEWHERE)
-    return max(1, int(memory_mb * 2**20 / (kinds.logits.itemsize * (width + teacher_width))))
+    theirs = (teacher_kinds or kinds).logits.itemsize * teacher_width
+    return max(1, int(memory_mb * 2**20 / (kinds.logits.itemsize * width + theirs)))
 
 
 def described(head: Head, teacher_width: int, objective: Objective) -> str:
@@ -102,6 +118,7 @@ class _Work:
     objective: Objective
     term_weights: tuple[float, ...]
     kinds: Arithmetic
+    teacher_kinds: Arithmetic
     differentiable: bool
 
 
@@ -172,29 +189,36 @@ def _add_outer(total: Tensor, gradient: Tensor, hidden: Tensor, first: bool) -> 
     total.copy_(part) if first else total.add_(part)
 
 
+def _rounded(head: Head, kinds: Arithmetic) -> Head:
+    """With its matrix in the type of its products where that is narrower: once, not once a chunk."""
+    narrower = kinds.products.itemsize < head.weight.element_size()
+    return replace(head, weight=head.weight.to(kinds.products)) if narrower else head
+
+
 def _in_chunks(hidden: Tensor, head: Head, work: _Work, gradients: _Gradients) -> tuple[Tensor, Tensor]:
     """Values and final token weights, [terms, N] each."""
-    n, targets = len(hidden), work.targets
+    n, targets, kinds, theirs = len(hidden), work.targets, work.kinds, work.teacher_kinds
     values = torch.empty_like(work.token_weights)
     weights = torch.empty_like(work.token_weights)
     others = targets.head.width if isinstance(targets, FinalHidden) else 0
     memory_mb, device = work.objective.config.head_memory_mb, hidden.device.type
-    size = min(max(1, n), chunk_positions(memory_mb, head.width, others, work.kinds, device))
+    size = min(max(1, n), chunk_positions(memory_mb, head.width, others, kinds, device, theirs))
     size = -(-n // -(-n // size)) if n else size  # chunks of one size: a short last one would be slow
-    raw = hidden.new_empty((size, head.width), dtype=work.kinds.logits)
-    said_raw = hidden.new_empty((size, others), dtype=work.kinds.logits)
-    if work.kinds.products.itemsize < head.weight.element_size():
-        head = replace(head, weight=head.weight.to(work.kinds.products))
+    raw = hidden.new_empty((size, head.width), dtype=kinds.logits)
+    said_raw = hidden.new_empty((size, others), dtype=theirs.logits)
+    head = _rounded(head, kinds)
+    if isinstance(targets, FinalHidden):
+        targets = replace(targets, head=_rounded(targets.head, theirs))
     excludes = isinstance(targets, Dense | FinalHidden) and targets.excludes
     whole = targets is None or isinstance(targets, Dense | FinalHidden)
     _, through_rows = back_end(device, work.objective.terms, whole)
     for start in range(0, n, size):
         stop = min(start + size, n)
         rows, here = hidden[start:stop], slice(start, stop)
-        said = None if targets is None else targets.rows(start, stop)
+        part = None if targets is None else targets.rows(start, stop)
+        said = part.project(said_raw[: stop - start], theirs.products) if isinstance(part, FinalHidden) else part
         chunk = Chunk(
-            head.raw(rows, raw[: stop - start], work.kinds.products), head,
-            said.project(said_raw[: stop - start]) if isinstance(said, FinalHidden) else said, excludes,
+            head.raw(rows, raw[: stop - start], kinds.products), head, said, excludes,
             work.target_ids[here], work.objective.terms, work.term_weights, work.token_weights[:, here],
         )  # fmt: skip
         values[:, here], weights[:, here] = through_rows(chunk, gradients.any)

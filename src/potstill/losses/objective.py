@@ -58,7 +58,7 @@ class Objective:
         if self.config.normalise == "sequence":
             counted = counted / counted.sum(1, keepdim=True).clamp(min=1)
         for term in self.terms:
-            rows = torch.tensor([who in term.on for who in batch.provenance], device=counted.device)
+            rows = torch.tensor([term.applies_to(who) for who in batch.provenance], device=counted.device)
             weights = counted * rows[:, None]
             if term.token_weighting is not None:
                 weights = weights * known_weights(term.token_weighting, batch)

@@ -1,4 +1,4 @@
-"""Values and slopes of the divergences in closed form, for the head that needs both at once.
+"""Values and slopes of the terms against a teacher in closed form, for the head that needs both at once.
 
 The fused head has no autograd graph to go back through: while a row of logits is in
 the cache it wants the value and the gradient. Write a divergence as a sum over
@@ -8,7 +8,9 @@ respect to the student's logits z = T log q + constant is
     d/dz_v = (a_v - q_v sum_u a_u) / T
 
 because q comes out of a softmax. A multiple of q in the slope cancels there and is
-left out here. `divergences.py` is the definition; tests hold these against it.
+left out here. Logit MSE is no such sum, but has a slope in the same sense, its
+derivative by log q_v; that sums to 0, because the logits are centred.
+`divergences.py` is the definition; tests hold these against it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from potstill.config.terms import (
     Divergence,
     ForwardKL,
     JensenShannon,
+    LogitMSE,
     ReverseKL,
     SkewForwardKL,
     SkewReverseKL,
@@ -36,18 +39,19 @@ INFINITE = 1e25
 
 
 class Slope(NamedTuple):
-    """Of one divergence at temperature T, without the factor T squared; all but the value scaled."""
+    """Of one term at temperature T, without the factor T squared; all but the value scaled."""
 
     value: Tensor  # [n]
     slope: Tensor  # [n, M], M outcomes
     total: Tensor  # [n], its sum over outcomes
 
 
-def slope(term: Divergence, p: Tensor, q: Tensor, gap: Tensor, scaled: Tensor) -> Slope:
-    """Value, and slope times `scaled` [n], of one divergence between M outcomes.
+def slope(term: Divergence | LogitMSE, p: Tensor, q: Tensor, gap: Tensor, scaled: Tensor) -> Slope:
+    """Value, and slope times `scaled` [n], of one term between M outcomes.
 
     p, q [n, M] probabilities, gap [n, M] = log p - log q. Where the teacher excludes
-    an outcome, p is 0 and the gap about EXCLUDED. The memory of `gap` is used up.
+    an outcome, p is 0 and the gap about EXCLUDED. The memory of `gap` is used up, and
+    that of the slope may be it: each term needs a gap of its own.
     """
     c = scaled[:, None]
     match term:
@@ -71,6 +75,8 @@ def slope(term: Divergence, p: Tensor, q: Tensor, gap: Tensor, scaled: Tensor) -
             return _skew_reverse_kl(q, gap, c, term.student_share)
         case TotalVariation():
             return _total_variation(p, q, c)
+        case LogitMSE():
+            return _logit_mse(gap, c)
     raise TypeError(f"{term.kind} has no slope")
 
 
@@ -131,3 +137,10 @@ def _total_variation(p: Tensor, q: Tensor, c: Tensor) -> Slope:
     value = 0.5 * difference.abs().sum(-1)
     a = difference.sign_().mul_(q).mul_(0.5 * c)
     return Slope(value, a, a.sum(-1))
+
+
+def _logit_mse(gap: Tensor, c: Tensor) -> Slope:
+    """a = -2 / V times the centred gap, whose sum is 0."""
+    gap -= gap.mean(-1, keepdim=True)
+    value = gap.square().mean(-1)
+    return Slope(value, gap.mul_((-2 / gap.shape[-1]) * c), torch.zeros_like(value))

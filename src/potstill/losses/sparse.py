@@ -83,7 +83,7 @@ def _plain_limit(term: AnyTerm) -> str | None:
 
 
 class SparseSlope(NamedTuple):
-    """Of one divergence at temperature T on sparse targets; every part but the value is scaled.
+    """Of one term at temperature T on sparse targets, or on the text; every part but the value is scaled.
 
     The slope of token v is `rest` times q_v, plus what `entries` add at `ids`; `total` is its sum.
     """
@@ -109,6 +109,13 @@ def sparse_slope(term: Divergence, targets: Kept | Sampled, student: Distributio
     entries = found.slope[:, :-1] - rest[:, None] * student.p.gather(-1, ids)
     entries = torch.where(targets.valid, entries, 0)
     return SparseSlope(found.value, ids, entries, rest, found.total)
+
+
+def text_slope(target_ids: Tensor, student: Distribution, scaled: Tensor) -> SparseSlope:
+    """Of cross-entropy with the observed tokens, `target_ids` [n]; the student's distribution at temperature 1."""
+    ids = target_ids[:, None]
+    value = -student.log_p(ids)[:, 0]
+    return SparseSlope(value, ids, -scaled[:, None], torch.zeros_like(value), -scaled)
 
 
 def outcomes(targets: Kept, student: Distribution) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from potstill.config.model import FolderModel, GgufModel, HubModel
+from potstill.data.model_hints import terms_of_source
 
 
 class ModelError(ValueError):
@@ -34,6 +35,7 @@ class Loaded:
     fingerprint: str  # of the source: where it is, its revision, its files' sizes and heads
     revision: str | None
     name: str
+    terms: str | None = None  # under which its outputs stand, where known: an id, or what the configuration says
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -63,7 +65,8 @@ def load_model(source: HubModel | FolderModel | GgufModel, dtype: torch.dtype) -
         ) from error
     if isinstance(source, GgufModel):
         _forget_quantisation(model)
-    return Loaded(model.eval(), tokenizer, fingerprint(source), revision, source_name(source))
+    terms = source_terms(source)
+    return Loaded(model.eval(), tokenizer, fingerprint(source), revision, source_name(source), terms)
 
 
 def load_tokenizer(source: HubModel | FolderModel | GgufModel) -> Any:
@@ -121,6 +124,11 @@ def source_name(source: HubModel | FolderModel | GgufModel) -> str:
     if isinstance(source, HubModel):
         return source.id
     return Path(source.path if isinstance(source, FolderModel) else source.file).name
+
+
+def source_terms(source: HubModel | FolderModel | GgufModel) -> str | None:
+    """The id of the terms of the model's outputs, or what the configuration calls them; None where not known."""
+    return terms_of_source(source, gguf_path(source) if isinstance(source, GgufModel) else None)
 
 
 def fingerprint(source: HubModel | FolderModel | GgufModel) -> str:

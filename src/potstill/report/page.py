@@ -7,7 +7,7 @@ from pathlib import Path
 from potstill.diagnosis import remedies
 from potstill.report.panels import draw_panels, draw_planes, unit_of
 from potstill.report.reading import read, read_optional
-from potstill.report.sections import compare, describe_prompts, side_by_side
+from potstill.report.sections import compare, describe_prompts, describe_variety, side_by_side
 from potstill.report.template import fill
 from potstill.run_dir import RunDir, RunDirError, write_atomic
 
@@ -36,6 +36,7 @@ def render(run: RunDir) -> str:
     found = read(run)
     metrics = list(run.lines("metrics.jsonl"))
     unit = unit_of(metrics)
+    provenance = read_optional(run, "provenance.json")
     samples = side_by_side(run.lines("samples.jsonl"))
     facts = {
         "name": found.name,
@@ -54,7 +55,8 @@ def render(run: RunDir) -> str:
         "panels": draw_panels(found.curves, metrics, found.best_step),
         "samples": samples[:MOST_SAMPLES],
         "samples_left_out": max(0, len(samples) - MOST_SAMPLES),
-        "provenance": read_optional(run, "provenance.json"),
+        "varieties": describe_variety(provenance),
+        "provenance": provenance,
         "environment": read_optional(run, "environment.json"),
         "config": run.file("config.yaml").read_text() if run.file("config.yaml").exists() else None,
     }

@@ -24,6 +24,29 @@ class Sample:
     answers: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Variety:
+    """How varied some texts are, and how often the run meant to show each."""
+
+    label: str
+    unit: str  # of their length
+    measured: Mapping[str, Any]  # texts, mean_length, distinct_2, self_bleu, near_duplicates, as measured by the run
+    visits: float | None
+
+
+def describe_variety(provenance: Mapping[str, Any] | None) -> list[Variety]:
+    """The prompts and each stream of completions, as the run wrote them down; empty where it did not."""
+    found = (provenance or {}).get("diversity")
+    if not found:
+        return []
+    planned = found["planned_visits"]
+    prompts = Variety("prompts", "words", found["prompts"], planned["per_prompt"])
+    return [prompts] + [
+        Variety(f"{name} completions", "tokens", measured, planned["per_completion"].get(name))
+        for name, measured in found["completions"].items()
+    ]
+
+
 def compare(curves: Mapping[str, Curve], best_step: int | None, golden_kind: str) -> list[Row]:
     """The table's rows; golden's says against what it was measured."""
     rows = {name: before_after(curve, best_step) for name, curve in curves.items()}

@@ -35,6 +35,7 @@ def card(step: int, config: Run, provenance: Mapping[str, Any], verdict: Verdict
         f"## Objective\n\n{objective}\n\nDivided by the number of "
         f"{'rows' if config.objective.normalise == 'sequence' else 'counted tokens'} of the step.\n\n"
         f"## Data\n\n{_data(config, provenance)}\n\n"
+        f"## Terms\n\n{_terms(provenance)}\n\n"
         f"## Training\n\n{_training(config)}\n"
     )
 
@@ -80,9 +81,28 @@ def _data(config: Run, provenance: Mapping[str, Any]) -> str:
     lines = [f"{prompts['train']} training prompts, {prompts['held_out']} held out", f"rows: {rows}"]
     shares = ", ".join(f"{name} {share:g}" for name, share in config.source.fractions.items())
     lines.append(f"share of every batch: {shares}")
-    if terms := getattr(config.data.completions, "terms", None):
-        lines.append(f"terms of the completions: {terms}")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _terms(provenance: Mapping[str, Any]) -> str:
+    """Under which terms stand those whose words or judgement this student was made from, and what they ask for."""
+    found = provenance.get("terms")
+    if found is None:
+        return "Not recorded by this run."
+    lines = []
+    for who, terms in found["generators"].items():
+        if terms["verdict"] == "unknown":
+            lines.append(f"- {who}: {terms['id'] or 'terms not known'}; not in the list of known terms")
+            continue
+        lines.append(
+            f"- {who}: {terms['name']} (`{terms['id']}`, looked up {terms['checked']}"
+            f"{'' if terms['confirmed'] else ', its text not read'}). {terms['summary']} <{terms['source']}>"
+        )
+        lines += [f"    - {obligation}" for obligation in terms["obligations"]]
+    if found["acknowledged"]:
+        lines.append(f"- acknowledged by who made it: {', '.join(found['acknowledged'])}")
+    lines.append(f"\nSummaries as of {found['version']}, for information; they are not legal advice.")
+    return "\n".join(lines)
 
 
 def _training(config: Run) -> str:

@@ -10,7 +10,7 @@ It knows nothing of who generated what or why: the data carries the intent.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from potstill.batch import TokenBatch
+from potstill.config.source import WRITTEN_BY
 from potstill.config.training import Training
 from potstill.data.collate import Layout, Row, collate
 from potstill.losses.objective import Objective
-from potstill.sources.base import Source
-from potstill.teachers import LocalTeacher
+from potstill.sources.base import Planned, Source
+from potstill.teachers import Teacher
 from potstill.training.optim import clip, learning_rate, set_learning_rate
 from potstill.training.parallel import World, sync_only_last, total
 
@@ -36,9 +37,9 @@ class Trainer:
     optimiser: torch.optim.Optimizer
     objective: Objective
     source: Source
-    rows: Sequence[Row]
+    rows: Mapping[int, Row] | Sequence[Row]
     layout: Layout
-    teacher: LocalTeacher | None
+    teacher: Teacher | None
     config: Training
     world: World
     step: int = 0
@@ -51,12 +52,13 @@ class Trainer:
         """
         parts = self.micro_batches()
         batches = [batch for _, batch in parts]
+        fed = self.fed()
         counts = torch.tensor(
             [self.objective.denominator(batches), sum(b.num_counted for b in batches), stop_here,
-             sum(b.num_tokens for b in batches)],
+             sum(b.num_tokens for b in batches), *(value for facts in fed.values() for value in facts)],
             dtype=torch.float64, device=self.world.device,
         )  # fmt: skip
-        denominator, counted, stops, tokens = total(counts, self.world).tolist()
+        denominator, counted, stops, tokens, *shares = total(counts, self.world).tolist()
         if denominator == 0:
             raise ValueError(f"step {self.step}: no token of this batch counts; the loss would be 0 / 0")
         weights = self.objective.weights(self.step, self.config.steps)
@@ -81,6 +83,7 @@ class Trainer:
             "learning_rate": rate,
             "counted_tokens": int(counted),
             "epoch": round(self.source.epoch(self.step + 1), 6),
+            **named_shares(fed, shares),
         }
         if not (loss == loss and norm == norm) or norm == float("inf"):
             raise FloatingPointError(
@@ -106,10 +109,37 @@ class Trainer:
 
     def micro_batches(self) -> list[tuple[list[int], TokenBatch]]:
         """This process's rows of the step, cut into micro-batches; as many on every process."""
-        mine = self.source.rows(self.step)[self.world.rank :: self.world.size]
+        mine = [planned.row for planned in self.my_rows()]
         size = self.config.micro_batch_rows or len(mine)
         cuts = [mine[i : i + size] for i in range(0, len(mine), size)]
         return [(ids, self.objective.weigh(collate([self.rows[i] for i in ids], self.layout))) for ids in cuts]
+
+    def my_rows(self) -> list[Planned]:
+        """This process's rows of the step."""
+        return self.source.planned(self.step)[self.world.rank :: self.world.size]
+
+    def fed(self) -> dict[str, list[float]]:
+        """Stream -> this process's rows, counted tokens, and staleness summed over rows (steps).
+
+        All processes name the same streams in the same order.
+        """
+        found = {name: [0.0, 0.0, 0.0] for name in dict.fromkeys(p.stream for p in self.source.planned(self.step))}
+        for stream, row_id in self.my_rows():
+            row = self.rows[row_id]
+            facts = (1, row.num_counted, 0 if row.sampled_at is None else self.step - row.sampled_at)
+            found[stream] = [before + now for before, now in zip(found[stream], facts, strict=True)]
+        return found
+
+
+def named_shares(fed: Mapping[str, Sequence[float]], sums: Sequence[float]) -> dict[str, float]:
+    """What came from where, for the metrics: rows, counted tokens, and mean staleness of the student's own."""
+    named: dict[str, float] = {}
+    for i, stream in enumerate(fed):
+        rows, tokens, stale = sums[3 * i : 3 * i + 3]
+        named |= {f"rows/{stream}": int(rows), f"tokens/{stream}": int(tokens)}
+        if WRITTEN_BY.get(stream) == "student":
+            named[f"staleness/{stream}"] = round(stale / rows, 6)
+    return named
 
 
 def precision(config: Training, world: World) -> AbstractContextManager[Any]:

@@ -166,7 +166,7 @@ def proxy_objective(config: ObjectiveConfig) -> Objective:
     terms = tuple(
         t.model_copy(update=plain | {"weight": t.mean_weight()})
         for t in config.active
-        if t.in_nats and (t.compares_with_teacher or "teacher" in t.on)
+        if t.in_nats and (t.compares_with_teacher or t.applies_to("teacher"))
     )
     if not terms:
         return simple("forward_kl", config)

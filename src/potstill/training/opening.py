@@ -60,9 +60,9 @@ def refuse_another(run: RunDir, stored: dict[str, Any], wanted: dict[str, Any]) 
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted key."""
+    """Nested values by dotted key; an empty list or mapping is a setting that is not used, like null."""
     if isinstance(tree, dict) and tree:
         return {k: v for key, value in tree.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
     if isinstance(tree, list) and tree:
         return {k: v for i, value in enumerate(tree) for k, v in _flat(value, f"{prefix}{i}.").items()}
-    return {prefix.rstrip("."): tree}
+    return {prefix.rstrip("."): None if tree in ([], {}) else tree}

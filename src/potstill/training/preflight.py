@@ -19,7 +19,9 @@ from potstill.config.run import Run
 from potstill.head import Arithmetic
 from potstill.losses.fused import chunk_positions
 from potstill.training.hardware import matmul_rate
+from potstill.training.permission import in_words, permitted
 from potstill.training.stages import Models, Prompts, check_lengths, held_out_sampling
+from potstill.training.variety import foreseen
 
 OVERHEAD = 1.6
 #: Of sampling over a full forward of as many tokens: one token at a time is bound by memory.
@@ -54,6 +56,7 @@ def body_and_head(model: Any) -> tuple[int, int]:
 def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device, limit: int) -> Forecast:
     """Foresee a run. Raises where teacher and student do not fit (see `stages`)."""
     report = Forecast()
+    report.warnings += permitted(config)
     teacher, student = models.teacher.model, models.student
     t_body, t_head = body_and_head(teacher)
     s_body, s_head = body_and_head(student)
@@ -70,7 +73,11 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
             f"the teacher is {ratio:.0f} times the student's size. Beyond one order of magnitude students often "
             "learn less from a large teacher than from a middle one; consider a teacher between."
         )
+    report.say("terms", in_words(config))
     _agreement(report, models, config)
+    facts, warnings = foreseen(config, prompts)
+    report.facts += facts
+    report.warnings += warnings
     prompt_tokens = _mean([len(prompts.encoded[p.id].ids) for p in prompts.train])
     answer = _answer_tokens(config, models, prompts)
     rows, references = config.training.batch_rows, len(prompts.held_out)

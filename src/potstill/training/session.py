@@ -15,6 +15,7 @@ from potstill.config.run import Run
 from potstill.diagnosis import diagnose, read_curves, step_to_keep
 from potstill.run_dir import RunDir
 from potstill.training import checkpoint
+from potstill.training.feeding import Feeder
 from potstill.training.loop import Stopwatch, Trainer, precision
 from potstill.training.monitor import Monitor
 from potstill.training.parallel import World, barrier, from_lead
@@ -40,6 +41,7 @@ class Session:
     texts: SampleTexts
     clock: Stopwatch
     trackers: Trackers
+    feeder: Feeder
 
 
 def train(session: Session) -> None:
@@ -51,6 +53,8 @@ def train(session: Session) -> None:
     early = stops_early(session)
     with session.show.bar("training", steps, trainer.step) as bar:
         while trainer.step < steps and not early:
+            if session.feeder.prepare(trainer.step, trainer.student):
+                session.clock.lap("sampling")
             metrics = trainer.train_step(session.stop.requested)
             stop, tokens = metrics.pop("stop"), metrics.pop("tokens")
             seconds = session.clock.lap("training")

@@ -6,24 +6,19 @@ with the input is found here, before time is spent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from potstill.config.data import FileCompletions, SampledCompletions, Sampling
+from potstill.config.data import SampledCompletions, Sampling
 from potstill.config.model import LoadedStudent
 from potstill.config.run import Run
-from potstill.data.collate import Layout, Row
+from potstill.data.collate import Layout
 from potstill.data.encode import EncodedPrompt
-from potstill.data.prompts import read_prompts
-from potstill.data.rows import check_room, check_rows, completion_rows, encode_prompts, reference_rows
+from potstill.data.mixing import read_all
+from potstill.data.rows import check_room, encode_prompts
 from potstill.data.splits import split_prompts
-from potstill.data.store import CompletionStore, read_completion_file
-from potstill.data.traces import mark_traces
-from potstill.generation.base import Request, sample_all
-from potstill.generation.local import LocalSampler
 from potstill.models.adapt import adapt, freeze
 from potstill.models.load import Loaded, ModelError, load_model
 from potstill.models.packing import verify_packing
@@ -32,8 +27,7 @@ from potstill.models.scored import ScoredModel
 from potstill.models.shrink import shrink
 from potstill.models.student import build_student
 from potstill.models.vocabulary import Alignment, align
-from potstill.records import Completion, DataPlan, Prompt
-from potstill.run_dir import RunDir
+from potstill.records import Prompt
 
 
 @dataclass(frozen=True)
@@ -151,9 +145,9 @@ def _refuse_narrow_teacher(config: Run, alignment: Alignment) -> None:
 
 def load_prompts(config: Run, tokenizer: Any, is_encoder_decoder: bool) -> Prompts:
     """Read, split and encode; held-out prompts beyond the monitor's limit are left out, by hash order."""
-    train, held_out, notes = split_prompts(
-        read_prompts(config.data.prompts), config.data.held_out, config.data.near_duplicates, config.seed
-    )
+    read, mixed = read_all(config.data, config.seed)
+    train, held_out, notes = split_prompts(read, config.data.held_out, config.data.near_duplicates, config.seed)
+    notes = [*mixed, *notes]
     if config.oracle is None:
         plain = [p.id for p in held_out if p.reference is None]
         if plain:
@@ -203,56 +197,3 @@ def held_out_sampling(config: Run) -> Sampling:
     """The law by which the teacher is sampled on held-out prompts: the training law."""
     completions = config.data.completions
     return completions.sampling if isinstance(completions, SampledCompletions) else completions.monitor_sampling
-
-
-Progress = Callable[[str, int, int, int], bool]  # (what, total rows, rows, tokens) -> stop?
-
-
-def sample(
-    run: RunDir, name: str, loaded: Loaded, device: torch.device, prompts: Sequence[Prompt], prompts_encoded: Prompts,
-    per_prompt: int, sampling: Sampling, seed: int, batch_rows: int, progress: Progress,
-) -> list[Completion] | None:  # fmt: skip
-    """Completions of `prompts` by a model, in `completions/<name>.jsonl`; None when asked to stop."""
-    loaded.model.to(device)
-    sampler = LocalSampler(
-        loaded.model, loaded.tokenizer, loaded.fingerprint, loaded.revision, "teacher", sampling, seed, name,
-        slots=batch_rows,
-    )  # fmt: skip
-    requests = [Request(p.id, index, prompts_encoded.encoded[p.id].ids) for p in prompts for index in range(per_prompt)]
-    store = CompletionStore(run.file("completions") / f"{name}.jsonl")
-    return sample_all(requests, sampler, store, lambda rows, tokens: progress(name, len(requests), rows, tokens))
-
-
-def training_completions(
-    run: RunDir, config: Run, models: Models, prompts: Prompts, device: torch.device, progress: Progress
-) -> list[Completion] | None:
-    """What feeds the run beside references."""
-    how = config.data.completions
-    if isinstance(how, SampledCompletions):
-        return sample(
-            run, "train-teacher", models.teacher, device, prompts.train, prompts, how.per_prompt, how.sampling,
-            config.seed, how.batch_rows, progress,
-        )  # fmt: skip
-    if isinstance(how, FileCompletions):
-        ids = {p.id for p in prompts.train}
-        return read_completion_file(how.path, ids, models.tokenizer, how.provenance, how.generator, how.terms)
-    return []
-
-
-def training_rows(
-    config: Run, models: Models, prompts: Prompts, completions: list[Completion], limit: int
-) -> tuple[list[Row], dict[str, list[int]], DataPlan]:
-    """Rows, row ids by stream, and the first data plan."""
-    rows = completion_rows(completions, prompts.encoded)
-    if "reference" in config.source.fractions and not any(r.provenance == "reference" for r in rows):
-        rows += reference_rows(models.tokenizer, prompts.train, prompts.encoded)
-    if config.data.trace_ends_with is not None:
-        rows = mark_traces(rows, models.tokenizer, config.data.trace_ends_with)
-    check_rows(rows, limit, models.teacher.is_encoder_decoder)
-    streams: dict[str, list[int]] = {}
-    for i, row in enumerate(rows):
-        streams.setdefault(row.provenance, []).append(i)
-    per_prompt = max((c.index + 1 for c in completions), default=0)
-    fractions = {str(name): share for name, share in config.source.fractions.items()}
-    plan = DataPlan(1, 0, fractions, per_prompt, len(prompts.train), "as configured")
-    return rows, streams, plan

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
 from potstill.config.data import Sampling
 from potstill.config.monitor import MonitorConfig
-from potstill.generation.base import Request, plan_batches
+from potstill.generation.base import Request
 from potstill.generation.local import LocalSampler
-from potstill.models.recompute import not_recomputing
 from potstill.records import Completion, Prompt
+from potstill.training.speaking import speaking
 from potstill.training.stages import Prompts
 from potstill.training.watch import TRAINING_LAW
 
@@ -49,17 +47,10 @@ class SampleTexts:
         sampler = LocalSampler(
             student, self.tokenizer, "student", None, "student",
             Sampling(sampling_temperature=0.0, max_new_tokens=config.sample_tokens),
-            seed, "texts", bf16=bf16,
+            seed, "texts", bf16=bf16, slots=config.batch_rows,
         )  # fmt: skip
-        sharded = [m for m in wrapped.modules() if isinstance(m, FSDPModule)]
-        for module in sharded:
-            module.unshard()
-        batches = plan_batches(self.requests, config.batch_rows)
-        # Compiled blocks would be compiled again for every length of the cache.
-        with not_recomputing(student), torch.compiler.set_stance("force_eager"):
-            answers = {c.prompt_id: c for batch in batches for c in sampler.sample(batch)}
-        for module in sharded:
-            module.reshard()
+        with speaking(wrapped, student):
+            answers = {c.prompt_id: c for c in sampler.generate(self.requests)}
         return [
             {
                 "prompt_id": p.id,

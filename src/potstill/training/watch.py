@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from potstill.config.data import Sampling
@@ -12,9 +14,10 @@ from potstill.losses.objective import Objective
 from potstill.models.scored import ScoredModel
 from potstill.records import Completion
 from potstill.run_dir import RunDir
+from potstill.training.completions import Asker, Progress, answers
 from potstill.training.monitor import FrozenSet, Judge, Monitor
 from potstill.training.parallel import World
-from potstill.training.stages import Models, Progress, Prompts, held_out_sampling, sample
+from potstill.training.stages import Models, Prompts, held_out_sampling
 
 TRAINING_LAW, PLAIN_LAW, ORACLE = "held-out-teacher", "held-out-teacher-t1", "held-out-oracle"
 
@@ -39,9 +42,12 @@ def sample_held_out(
         wanted.append((ORACLE, models.oracle, plain(law)))
     found: dict[str, list[Completion]] = {}
     for name, loaded, sampling in wanted:
-        completions = sample(
-            run, name, loaded, device, prompts.held_out, prompts, config.monitor.completions_per_prompt, sampling,
-            config.seed, config.monitor.batch_rows, progress,
+        asker = Asker.of(config, models, prompts)
+        if loaded is not models.teacher:
+            asker = replace(asker, asking=None)
+        completions = answers(
+            run, name, loaded, device, asker, prompts.held_out, config.monitor.completions_per_prompt, sampling,
+            config.monitor.batch_rows, progress,
         )  # fmt: skip
         if completions is None:
             return None

@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from potstill.config.terms import AnyTerm, CrossEntropy, LogitMSE
+from potstill.config.terms import AnyTerm, CrossEntropy, Divergence, LogitMSE
 from potstill.losses.distribution import Distribution, distribution
 from potstill.losses.kernels.chunk import Chunk
-from potstill.losses.slopes import EXCLUDED, slope
-from potstill.losses.sparse import sparse_slope
+from potstill.losses.slopes import EXCLUDED, Slope, slope
+from potstill.losses.sparse import SparseSlope, sparse_slope, text_slope
 from potstill.losses.weighting import entropy_weights
 from potstill.targets import Kept, Sampled
 
@@ -29,7 +29,14 @@ def through_rows(chunk: Chunk, gradient: bool) -> tuple[Tensor, Tensor]:
 
     The gradient is that of sum over terms and positions of term weight, token weight
     and value, with respect to the raw logits.
+
+    Raises ValueError for logit MSE to a teacher that excludes tokens.
     """
+    if chunk.excludes and any(isinstance(term, LogitMSE) for term in chunk.terms):
+        raise ValueError(
+            "logit MSE needs a logit for every token from both models, and the teacher excludes some (its head "
+            "is narrower, or its logits are masked); use a divergence between probabilities"
+        )
     n, width = chunk.raw.shape
     size = -(-BLOCK_LOGITS.get(chunk.raw.device.type, ELSEWHERE) // width)
     # Reductions share out whole rows among threads: three rows keep one of two waiting.
@@ -91,33 +98,21 @@ class _Block:
 
     def _at(self, temperature: float, found: dict[int, Tensor], gradient: bool, over: Tensor | None) -> Tensor | None:
         """Values of the terms at one temperature, into `found`, and their gradient [n, V], into `over` if given."""
-        student = self.student(temperature)
-        q = student.p
+        q = self.student(temperature).p
         dense: Tensor | None = None  # the part of the slope that differs from token to token ...
         coefficient = torch.zeros_like(self.scaled[0])  # ... the part that goes with q ...
         entries: list[tuple[Tensor, Tensor]] = []  # ... and single tokens
-        extra: Tensor | None = None
         for i, term in enumerate(self.chunk.terms):
             if _temperature(term) != temperature:
                 continue
-            scaled = self.scaled[i]
-            if isinstance(term, CrossEntropy):
-                ids = self.chunk.target_ids[:, None]
-                found[i] = -student.log_p(ids)[:, 0]
-                entries.append((ids, -scaled[:, None]))
-                coefficient += scaled
-            elif isinstance(term, LogitMSE):
-                found[i], extra = self._logit_mse(scaled)
-            elif isinstance(self.said, Kept | Sampled):
-                part = sparse_slope(term, self.said, student, scaled * term.scale)
-                found[i] = part.value * term.scale
+            part = self._slope(i, term, temperature)
+            found[i] = part.value * term.scale
+            if isinstance(part, SparseSlope):
                 entries.append((part.ids, part.entries))
                 coefficient += part.rest - part.total
             else:
-                whole = slope(term, self.teacher(temperature).p, q, self.gap(temperature, i), scaled * term.scale)
-                found[i] = whole.value * term.scale
-                dense = whole.slope if dense is None else dense.add_(whole.slope)
-                coefficient -= whole.total
+                dense = part.slope if dense is None else dense.add_(part.slope)
+                coefficient -= part.total
         if not gradient:
             return None
         if dense is None:
@@ -126,8 +121,16 @@ class _Block:
             total = torch.addcmul(dense, q, coefficient[:, None], out=dense if over is None else over)
         for ids, values in entries:
             total.scatter_add_(-1, ids, values)
-        total = total if temperature == 1 else total.div_(temperature)
-        return total if extra is None else total.add_(extra)
+        return total if temperature == 1 else total.div_(temperature)
+
+    def _slope(self, i: int, term: AnyTerm, temperature: float) -> Slope | SparseSlope:
+        """Of term `i`, scaled by all that the gradient is multiplied with."""
+        student, scaled = self.student(temperature), self.scaled[i] * term.scale
+        if isinstance(term, CrossEntropy):
+            return text_slope(self.chunk.target_ids, student, scaled)
+        if isinstance(term, Divergence) and isinstance(self.said, Kept | Sampled):
+            return sparse_slope(term, self.said, student, scaled)
+        return slope(term, self.teacher(temperature).p, student.p, self.gap(temperature, i), scaled)
 
     def student(self, temperature: float) -> Distribution:
         if temperature not in self._student:
@@ -148,25 +151,13 @@ class _Block:
             )
         return self._teacher[temperature]
 
-    def gap(self, temperature: float, name: object) -> Tensor:
-        """log p - log q, [n, V], in memory of its own."""
+    def gap(self, temperature: float, i: int) -> Tensor:
+        """log p - log q, [n, V], in memory that is term `i`'s alone: its slope is left there."""
         teacher, student = self.teacher(temperature), self.student(temperature)
-        gap = torch.sub(teacher.logits, student.logits, out=self.memory.like(self.logits, ("gap", name)))
+        gap = torch.sub(teacher.logits, student.logits, out=self.memory.like(self.logits, ("gap", i)))
         if temperature != 1:
             gap /= temperature
         return gap.add_(student.log_sum - teacher.log_sum)
-
-    def _logit_mse(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared difference of centred logits [n], and its gradient [n, V] times `scaled`."""
-        if self.chunk.excludes:
-            raise ValueError(
-                "logit MSE needs a logit for every token from both models, and the teacher excludes some (its head "
-                "is narrower, or its logits are masked); use a divergence between probabilities"
-            )
-        gap = self.gap(1.0, "mse")
-        gap -= gap.mean(-1, keepdim=True)
-        value = gap.square().mean(-1)
-        return value, gap.mul_((-2 / gap.shape[-1]) * scaled[:, None])
 
     def _token_weights(self, i: int) -> Tensor:
         rule, weights = self.chunk.terms[i].token_weighting, self.chunk.token_weights[i]

@@ -51,7 +51,7 @@ def through_rows(chunk: Chunk, gradient: bool) -> tuple[Tensor, Tensor]:
     term = chunk.terms[soft] if soft is not None else None
     kind, parameter = _kind(term)
     temperature = term.divergence_temperature if isinstance(term, Divergence) else 1.0
-    scale = term.scale if isinstance(term, Divergence) else 1.0
+    scale = term.scale if term is not None else 1.0
     if n:
         _row[(n,)](
             chunk.raw, chunk.raw.stride(0), said, said.stride(0), chunk.target_ids,

@@ -1,0 +1,182 @@
+"""Completions for a run, and rows from them: sampled, asked for in other words, verified, or read from files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from potstill.config.asking import Asking
+from potstill.config.data import FileCompletions, SampledCompletions, Sampling
+from potstill.config.run import Run
+from potstill.data.collate import Row
+from potstill.data.encode import EncodedPrompt, encode_prompt
+from potstill.data.rows import check_room, check_rows, completion_rows, reference_rows
+from potstill.data.store import CompletionStore, read_completion_file
+from potstill.data.traces import mark_traces
+from potstill.generation.asking import as_asked, asked, criticised, from_asked, strategy_of
+from potstill.generation.base import Generator, Request, sample_all
+from potstill.generation.local import LocalSampler
+from potstill.models.load import Loaded
+from potstill.records import Completion, DataPlan, Prompt
+from potstill.run_dir import RunDir
+from potstill.sources.catalog import Catalog, Known, prompt_order
+from potstill.training.permission import terms_of_file
+from potstill.training.stages import Models, Prompts
+
+Progress = Callable[[str, int, int, int], bool]  # (what, total rows, rows, tokens) -> stop?
+#: File of the teacher's offline completions, and stream of their random numbers.
+TRAINING = "train-teacher"
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Turns prompts into requests; knows the tokenizer and how the generator is to be asked."""
+
+    tokenizer: Any
+    template: dict[str, Any]
+    encoded: dict[str, EncodedPrompt]
+    asking: Asking | None
+    seed: int
+
+    @classmethod
+    def of(cls, config: Run, models: Models, prompts: Prompts) -> Asker:
+        how = config.data.completions
+        asking = how.asking if isinstance(how, SampledCompletions) else None
+        return cls(
+            models.tokenizer, dict(config.data.chat_template_kwargs), prompts.encoded, asking, config.seed
+        )  # fmt: skip
+
+    def request(self, prompt: Prompt, index: int) -> Request:
+        """What the generator is shown for completion `index` of a prompt."""
+        if self.asking is None:
+            return Request(prompt.id, index, self.encoded[prompt.id].ids, prompt.messages, prompt.text)
+        strategy = strategy_of(prompt, index, self.asking, self.seed)
+        return self._shown(asked(prompt, strategy), index, strategy.name)
+
+    def second_turn(self, prompt: Prompt, draft: Completion) -> Request:
+        """The request for a corrected answer after `draft`."""
+        assert self.asking is not None and self.asking.critique is not None
+        shown = from_asked(prompt, draft.history.asked or as_asked(prompt))
+        return self._shown(criticised(shown, draft, self.asking.critique), draft.index, draft.history.strategy)
+
+    def _shown(self, shown: Prompt, index: int, strategy: str | None) -> Request:
+        ids = encode_prompt(self.tokenizer, shown, "last", self.template).ids
+        return Request(
+            shown.id, index, ids, shown.messages, shown.text, strategy=strategy, asked=as_asked(shown)
+        )  # fmt: skip
+
+    def encode(self, prompt: Prompt, completion: Completion) -> tuple[int, ...] | None:
+        """Token ids of what the generator was shown, where that was not the prompt itself."""
+        if completion.history.asked is None:
+            return None
+        shown = from_asked(prompt, completion.history.asked)
+        return encode_prompt(self.tokenizer, shown, "last", self.template).ids
+
+
+def local_sampler(
+    loaded: Loaded, device: torch.device, sampling: Sampling, seed: int, stream: str, slots: int
+) -> LocalSampler:
+    """A sampler of a frozen model in this process."""
+    loaded.model.to(device)
+    return LocalSampler(
+        loaded.model, loaded.tokenizer, loaded.fingerprint, loaded.revision, "teacher", sampling, seed, stream,
+        slots=slots,
+    )  # fmt: skip
+
+
+def sample(
+    run: RunDir, name: str, generator: Generator, requests: Sequence[Request], progress: Progress
+) -> list[Completion] | None:
+    """Completions of `requests`, in `completions/<name>.jsonl`; None when asked to stop."""
+    store = CompletionStore(run.file("completions") / f"{name}.jsonl")
+    return sample_all(requests, generator, store, lambda rows, tokens: progress(name, len(requests), rows, tokens))
+
+
+def answers(
+    run: RunDir, name: str, loaded: Loaded, device: torch.device, asker: Asker, prompts: Sequence[Prompt],
+    per_prompt: int, sampling: Sampling, batch_rows: int, progress: Progress,
+) -> list[Completion] | None:  # fmt: skip
+    """A frozen model's answers to prompts, in `completions/<name>.jsonl`; None when asked to stop."""
+    requests = [asker.request(p, index) for p in prompts for index in range(per_prompt)]
+    sampler = local_sampler(loaded, device, sampling, asker.seed, name, batch_rows)
+    return sample(run, name, sampler, requests, progress)
+
+
+def training_completions(
+    run: RunDir, config: Run, models: Models, prompts: Prompts, device: torch.device, progress: Progress
+) -> list[Completion] | None:
+    """What feeds the run beside references and fresh rows; None when asked to stop."""
+    how = config.data.completions
+    if isinstance(how, FileCompletions):
+        ids = {p.id for p in prompts.train}
+        return read_completion_file(how.path, ids, models.tokenizer, how.provenance, how.generator, terms_of_file(how))
+    if not isinstance(how, SampledCompletions) or "teacher" not in config.source.fed:
+        return []
+    plans = data_plans(config, prompts)
+    per_prompt = max(plan.completions_per_prompt for plan in plans)
+    order = prompt_order([p.id for p in prompts.train], config.seed)
+    chosen = set(order[: max(plan.num_prompts for plan in plans)])
+    asker = Asker.of(config, models, prompts)
+    by_id = {p.id: p for p in prompts.train}
+    requests = [asker.request(p, i) for p in prompts.train if p.id in chosen for i in range(per_prompt)]
+    criticise = how.asking is not None and how.asking.critique is not None
+    name = f"{TRAINING}-drafts" if criticise else TRAINING
+    sampler = local_sampler(models.teacher, device, how.sampling, config.seed, name, how.batch_rows)
+    found = sample(run, name, sampler, requests, progress)
+    if found is None or not criticise:
+        return found
+    again = [asker.second_turn(by_id[draft.prompt_id], draft) for draft in found]
+    sampler = local_sampler(models.teacher, device, how.sampling, config.seed, TRAINING, how.batch_rows)
+    return sample(run, TRAINING, sampler, again, progress)
+
+
+def data_plans(config: Run, prompts: Prompts) -> list[DataPlan]:
+    """The first plan, and the changes that are known beforehand."""
+    how, divisor = config.data.completions, config.data.prompt_divisor
+    per_prompt = how.per_prompt if isinstance(how, SampledCompletions) else 10**6
+    fractions = {str(name): share for name, share in config.source.fractions.items()}
+    plans = [DataPlan(1, 0, fractions, per_prompt * divisor, len(prompts.train) // divisor, "as configured")]
+    for change in config.source.changes:
+        old = plans[-1]
+        plans.append(
+            DataPlan(
+                old.version + 1,
+                change.from_step,
+                {str(name): share for name, share in (change.fractions or old.fractions).items()},
+                change.completions_per_prompt or old.completions_per_prompt,
+                change.num_prompts or old.num_prompts,
+                change.reason,
+            )
+        )
+    return plans
+
+
+def training_rows(
+    config: Run, models: Models, prompts: Prompts, completions: Sequence[Completion], limit: int
+) -> tuple[list[Row], Catalog]:
+    """Rows that exist before training, and the catalog of them."""
+    rows = rows_of(config, models, prompts, completions, limit)
+    if "reference" in config.source.fed and not any(r.provenance == "reference" for r in rows):
+        rows += reference_rows(models.tokenizer, prompts.train, prompts.encoded)
+    if config.data.trace_ends_with is not None and rows:
+        rows = mark_traces(rows, models.tokenizer, config.data.trace_ends_with)
+    check_rows(rows, limit, models.teacher.is_encoder_decoder)
+    known: dict[str, list[Known]] = {}
+    for i, row in enumerate(rows):
+        known.setdefault(row.provenance, []).append(Known(i, row.prompt_id, row.index))
+    return rows, Catalog(known, prompt_order([p.id for p in prompts.train], config.seed))
+
+
+def rows_of(config: Run, models: Models, prompts: Prompts, completions: Sequence[Completion], limit: int) -> list[Row]:
+    """A row for each completion; the teacher judges it after the prompt that it was shown."""
+    asker = Asker.of(config, models, prompts)
+    by_id = {p.id: p for p in prompts.train}
+    shown = [asker.encode(by_id[c.prompt_id], c) for c in completions]
+    pairs = zip(completions, shown, strict=True)
+    in_other_words = {f"{c.prompt_id} as asked": EncodedPrompt(ids, ()) for c, ids in pairs if ids}
+    check_room(in_other_words, 1, limit, models.teacher.is_encoder_decoder)
+    erased = asker.asking is None or asker.asking.student_sees == "prompt"
+    return completion_rows(completions, prompts.encoded, shown, erased=erased)

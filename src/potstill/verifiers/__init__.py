@@ -1,0 +1,1 @@
+"""Whether a completion is right: by its text, its value, its steps, its tests, or a judge's word."""
