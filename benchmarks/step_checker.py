@@ -9,7 +9,9 @@ False alarms: solutions as they stand, with a sum that does not hold. Some are t
 all are listed in the results, to be judged by hand. Planted: 500 solutions, one number or operator of one sum
 changed, not on the line of the final sum; five kinds in equal shares. With the calculator's annotations
 changed along with the prose, and with the annotations taken out, since models rarely write them. Precision is
-over those solutions once as they stand and once changed. Intervals: Clopper-Pearson, 95%.
+over those solutions once as they stand and once changed. A mistake is only planted where the prose writes the
+sum out as the annotation does, so recall is that of sums that are written out; results that are said in words
+only cannot be found. Intervals: Clopper-Pearson, 95%.
 """
 
 from __future__ import annotations
@@ -166,7 +168,7 @@ def planted(texts: list[str]) -> dict[str, Any]:
 def read(path: str) -> list[dict[str, Any]]:
     raw = Path(path).read_bytes()
     text = (gzip.decompress(raw) if path.endswith(".gz") else raw).decode()
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def main() -> None:

@@ -182,10 +182,16 @@ def benchmark(name: str) -> list[dict[str, str]]:
         return [json.loads(line) for line in file]
 
 
+#: Solutions in the file that fail their own tests in plain Python too (names that hide builtins, lost helper classes).
+FAULTY = {56, 64, 160, 341, 349, 367, 596, 601, 607, 631, 642, 899, 927, 966, 967}
+
+
 @linux
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "size"), [("mbpp.jsonl.gz", 974), ("humaneval.jsonl", 164)])
-def test_reference_solutions_pass_and_empty_ones_do_not(human_eval: CodeVerifier, name: str, size: int) -> None:
+@pytest.mark.parametrize(("name", "size", "faulty"), [("mbpp.jsonl.gz", 974, FAULTY), ("humaneval.jsonl", 164, set())])
+def test_reference_solutions_pass_and_empty_ones_do_not(name: str, size: int, faulty: set[int]) -> None:
+    # One solution (MBPP/123) computes for some ten seconds.
+    human_eval = CodeVerifier(CodeTests(**HUMAN_EVAL, cpu_seconds=60, wall_seconds=120.0))
     rows = benchmark(name)
     assert len(rows) == size
     assert [r["task_id"] for r in rows if last_definition(r["prompt"]) != r["entry_point"]] == []
@@ -194,7 +200,7 @@ def test_reference_solutions_pass_and_empty_ones_do_not(human_eval: CodeVerifier
         [(p, completion(r["canonical_solution"])) for p, r in zip(prompts, rows, strict=True)]
     )
     failed = {p.id: (o.label, o.detail) for p, o in zip(prompts, solved, strict=True) if not o.passed}
-    assert failed == {}
+    assert {int(name.split("/")[1]) for name in failed} == faulty, failed
     empty = "    return 'certainly not'\n"
     tabbed = [completion(empty.replace("    ", "\t") if "\n\t" in p.flat_text() else empty) for p in prompts]
     wrong = human_eval.verify_all(list(zip(prompts, tabbed, strict=True)))

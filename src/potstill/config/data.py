@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from potstill.config.asking import Asking
 from potstill.config.base import Frozen
+from potstill.config.verify import Rejection
 
 
 class FewShot(Frozen):
@@ -135,6 +136,18 @@ class SampledCompletions(Frozen):
     """Completions sampled at once; a kill repeats at most these."""
     asking: Asking | None = None
     """How the teacher is asked, where that is not by the prompt itself."""
+    rejection: Rejection | None = None
+    """Which completions are kept, by verifiers; null: all. Kept references feed the stream `reference`."""
+
+
+class StoreCompletions(Frozen):
+    """What `potstill generate` put into a store; where it rejected completions, those it kept."""
+
+    kind: Literal["store"]
+    path: str
+    """The store's directory."""
+    monitor_sampling: Sampling = Sampling()
+    """How the teacher is sampled on held-out prompts, for the monitor."""
 
 
 class FileCompletions(Frozen):
@@ -160,7 +173,9 @@ class NoCompletions(Frozen):
     """How the teacher is sampled on held-out prompts, for the monitor."""
 
 
-Completions = Annotated[SampledCompletions | FileCompletions | NoCompletions, Field(discriminator="kind")]
+Completions = Annotated[
+    SampledCompletions | StoreCompletions | FileCompletions | NoCompletions, Field(discriminator="kind")
+]
 
 
 class NearDuplicates(Frozen):
@@ -172,14 +187,29 @@ class NearDuplicates(Frozen):
     """Refuse the run, or drop the held-out prompt (and say which)."""
 
 
-class Data(Frozen):
-    """All that feeds the run and its monitor."""
+class PromptSets(Frozen):
+    """One set of prompts, or several in shares."""
 
     prompts: Prompts
     more_prompts: tuple[Prompts, ...] = ()
     """Further sets, mixed with the first; held-out prompts are taken from all of them alike."""
     num_prompts: int | None = Field(default=None, ge=1)
     """How many prompts in all, in the shares of the sets; null: as many as the shares allow."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> PromptSets:
+        shares = [prompts.share for prompts in (self.prompts, *self.more_prompts)]
+        given = [share for share in shares if share is not None]
+        if given and (len(given) < len(shares) or abs(sum(given) - 1) > 1e-9):
+            raise ValueError(f"data.prompts and all data.more_prompts need a `share`, which sum to 1; found {shares}")
+        if self.num_prompts is not None and not given:
+            raise ValueError("num_prompts divides prompts by their `share`, and none is given; name shares")
+        return self
+
+
+class Data(PromptSets):
+    """All that feeds the run and its monitor."""
+
     held_out: HeldOut
     completions: Completions
     count_turns: Literal["last", "all"] = "last"
@@ -201,16 +231,6 @@ class Data(Frozen):
     although what is known of them here says no, or sets conditions. Such a run starts, without their warning."""
     chat_template_kwargs: dict[str, bool | str] = Field(default={})
     """Passed to the tokenizer's chat template, such as enable_thinking: false."""
-
-    @model_validator(mode="after")
-    def _shares_fit(self) -> Data:
-        shares = [prompts.share for prompts in (self.prompts, *self.more_prompts)]
-        given = [share for share in shares if share is not None]
-        if given and (len(given) < len(shares) or abs(sum(given) - 1) > 1e-9):
-            raise ValueError(f"data.prompts and all data.more_prompts need a `share`, which sum to 1; found {shares}")
-        if self.num_prompts is not None and not given:
-            raise ValueError("num_prompts divides prompts by their `share`, and none is given; name shares")
-        return self
 
     @model_validator(mode="after")
     def _asking_fits(self) -> Data:

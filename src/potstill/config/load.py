@@ -7,12 +7,15 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from potstill.config.generate import Generate
 from potstill.config.run import Run
+
+Tree = TypeVar("Tree", bound=BaseModel)
 
 #: What pydantic puts into a fault's place where a number was tried among other shapes.
 NUMBER = "constrained-float"
@@ -52,6 +55,19 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
 
     Raises ConfigError: no such file, bad YAML, unknown key, bad value.
     """
+    return build_run(read_tree(path), overrides, str(path))
+
+
+def load_generate(path: str | Path, overrides: Sequence[str] = ()) -> Generate:
+    """The same for what `potstill generate` does."""
+    tree = read_tree(path)
+    for override in overrides:
+        _apply(tree, override)
+    return _parse(Generate, tree, str(path))
+
+
+def read_tree(path: str | Path) -> dict[str, Any]:
+    """A YAML file's mapping. Raises ConfigError: no such file, bad YAML, no mapping."""
     path = Path(path)
     if not path.is_file():
         near = sorted(str(found) for found in path.parent.glob("*.y*ml"))
@@ -63,7 +79,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, found {type(tree).__name__}")
-    return build_run(tree, overrides, str(path))
+    return tree
 
 
 def build_run(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "configuration") -> Run:
@@ -79,10 +95,14 @@ def build_run(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: str
 
 def parse_run(tree: dict[str, Any], where: str = "configuration") -> Run:
     """Validate plain values into a Run; every fault in one ConfigError."""
+    return _parse(Run, tree, where)
+
+
+def _parse(kind: type[Tree], tree: dict[str, Any], where: str) -> Tree:
     try:
-        return Run.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        faults = "\n".join(f"  {_explain(fault, tree)}" for fault in _relevant(error.errors()))
+        faults = "\n".join(f"  {_explain(fault, kind)}" for fault in _relevant(error.errors()))
         raise ConfigError(f"{where} cannot be run:\n{faults}") from error
 
 
@@ -126,10 +146,10 @@ def _relevant(faults: Sequence[Any]) -> list[Any]:
     return kept
 
 
-def _explain(fault: Any, tree: dict[str, Any]) -> str:
+def _explain(fault: Any, kind: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in fault["loc"]) or "run"
     if fault["type"] == "extra_forbidden":
-        return f"{place}: unknown key.{_nearest(fault['loc'])}"
+        return f"{place}: unknown key.{_nearest(fault['loc'], kind)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{place}: this setting is required"
@@ -138,12 +158,12 @@ def _explain(fault: Any, tree: dict[str, Any]) -> str:
     return f"{place}: {message}{shown}"
 
 
-def _nearest(loc: tuple[Any, ...]) -> str:
+def _nearest(loc: tuple[Any, ...], kind: type[BaseModel]) -> str:
     """Known keys spelt like the unknown one, from the whole schema."""
     known: set[str] = set()
-    for definition in Run.model_json_schema()["$defs"].values():
+    for definition in kind.model_json_schema()["$defs"].values():
         known.update(definition.get("properties", {}))
-    known.update(Run.model_fields)
+    known.update(kind.model_fields)
     if loc[-1] in known:
         return " It is a setting of other kinds, and would have no effect here."
     close = difflib.get_close_matches(str(loc[-1]), sorted(known), n=3)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import model_validator
 
 from potstill.config.base import Frozen
+from potstill.config.benchmark import Benchmark
 from potstill.config.cache import Cache
 from potstill.config.data import Data
 from potstill.config.model import ModelSource, Student
@@ -34,6 +35,8 @@ class Run(Frozen):
     training: Training
     monitor: MonitorConfig
     checkpoints: Checkpoints
+    benchmark: Benchmark | None = None
+    """A test on held-out prompts, before the first step and at the end; null: none."""
     trackers: Trackers = ()
     """Where else the curves go; the result does not depend on it."""
     cache: Cache | None = None
@@ -65,10 +68,10 @@ class Run(Frozen):
     @model_validator(mode="after")
     def _completions_are_used(self) -> Run:
         completions, fed = self.data.completions, self.source.fed
-        written = {"sample": "teacher", "none": None}.get(completions.kind)
+        written = {"sample": "teacher", "store": "teacher", "none": None}.get(completions.kind)
         if completions.kind == "file":
             written = completions.provenance
-        if completions.kind == "file" and written not in fed:
+        if completions.kind in ("file", "store") and written not in fed:
             raise ValueError(f"data.completions gives {written} rows, source.fractions uses none of them")
         if completions.kind == "sample" and "teacher" not in fed:
             if not fed & {"online_teacher", "online_student"}:
@@ -109,6 +112,12 @@ class Run(Frozen):
     def _terms_are_of_what_feeds(self) -> Run:
         if self.oracle is not None and self.oracle.terms is not None:
             raise ValueError("oracle.terms has no effect: nothing that the oracle says feeds the student")
+        return self
+
+    @model_validator(mode="after")
+    def _verifiers_can_ask(self) -> Run:
+        if self.benchmark is not None and any(v.kind == "judge" for v in self.benchmark.verifiers):
+            raise ValueError("benchmark.verifiers cannot hold a judge: the teacher would grade its own student")
         return self
 
     @model_validator(mode="after")

@@ -6,13 +6,13 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-from potstill.config.data import Data
+from potstill.config.data import PromptSets
 from potstill.data.prompts import PromptError, read_prompts
 from potstill.data.tables import excerpt
 from potstill.records import Prompt
 
 
-def read_all(data: Data, seed: int) -> tuple[list[Prompt], list[str]]:
+def read_all(data: PromptSets, seed: int) -> tuple[list[Prompt], list[str]]:
     """The prompts of all sets, and a note on what was taken of each where shares are named.
 
     Of each set the first so many in an order keyed by seed and id. Raises PromptError: one prompt or

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from potstill.data.encode import encode_answer
 from potstill.records import Completion, History, Provenance
-from potstill.run_dir import append_lines, digest, read_lines
+from potstill.run_dir import append_lines, digest, read_lines, to_json, write_atomic
 
 
 class StoreError(ValueError):
@@ -53,6 +53,11 @@ class CompletionStore:
         """`keys` say what each one's prompt was, in full: see `Request.key`."""
         named: Sequence[str | None] = keys or [None] * len(completions)
         append_lines(self.path, [_to_record(c) | {"key": key} for c, key in zip(completions, named, strict=True)])
+
+    def replace(self, completions: Sequence[Completion]) -> None:
+        """Hold these and no others; a reader sees all of the old or all of the new."""
+        lines = "".join(to_json(_to_record(completion)) + "\n" for completion in completions)
+        write_atomic(self.path, lines.encode())
 
     def read(self, generator: str | None = None) -> list[Completion]:
         """All completions; refuses those of another model than `generator`, where one is named."""

@@ -48,6 +48,7 @@ class LocalSampler:
     bf16: bool = False  # compute under autocast (a student with fp32 weights)
     slots: int = 32  # completions at work at once
     depth: int = 1  # generations of models between people's text and these completions
+    terms: str | None = None  # under which what the model says may be used, for the completions' history
     note: Callable[[str], None] = logging.getLogger(__name__).info  # told what concerns speed and memory, once a model
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion]:
@@ -100,7 +101,7 @@ class LocalSampler:
             sampling["max_new_tokens"] = row.limit
         history = History(
             self.provenance, self.fingerprint, self.revision, sampling, depth=self.depth,
-            strategy=request.strategy, asked=request.asked,
+            terms=self.terms, strategy=request.strategy, asked=request.asked,
         )  # fmt: skip
         return Completion(
             request.prompt_id,

@@ -15,7 +15,6 @@ from potstill.data.cache_index import Header
 from potstill.data.collate import Row
 from potstill.data.targets_cache import CacheWriter, TargetsCache
 from potstill.models.scored import ScoredModel
-from potstill.records import Completion
 from potstill.run_dir import RunDir, write_atomic
 from potstill.training.cache_report import probe, report
 from potstill.training.caching import complete, write_targets
@@ -94,21 +93,19 @@ def _rows(
 
     def progress(name: str, total: int, rows: int, tokens: int) -> bool:
         if name not in bars:
-            bars[name] = show.bar(f"sampling {name}", total, rows).__enter__()
+            bars[name] = show.bar(name, total, rows).__enter__()
         else:
             bars[name].advance(rows, tokens)
         return stop.requested
 
     try:
-        completions: list[Completion] | None = training_completions(
-            run, config, models, prompts, world.device, progress
-        )
+        answers = training_completions(run, config, models, prompts, world.device, progress)
     finally:
         for bar in bars.values():
             bar.__exit__(None, None, None)
-    if completions is None:
+    if answers is None:
         raise Stopped("stopped while sampling; what was sampled is kept", stop.signal_number)
-    return training_rows(config, models, prompts, completions, limit)[0]
+    return training_rows(config, models, prompts, answers, limit)[0]
 
 
 def _write(

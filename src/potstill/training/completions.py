@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from potstill.config.asking import Asking
-from potstill.config.data import FileCompletions, SampledCompletions, Sampling
+from potstill.config.data import FileCompletions, SampledCompletions, Sampling, StoreCompletions
 from potstill.config.run import Run
 from potstill.data.collate import Row
 from potstill.data.encode import EncodedPrompt, encode_prompt
 from potstill.data.rows import check_room, check_rows, completion_rows, reference_rows
-from potstill.data.store import CompletionStore, read_completion_file
+from potstill.data.store import CompletionStore, StoreError, read_completion_file
 from potstill.data.traces import mark_traces
 from potstill.generation.asking import as_asked, asked, criticised, from_asked, strategy_of
 from potstill.generation.base import Generator, Request, sample_all
 from potstill.generation.local import LocalSampler
 from potstill.models.load import Loaded
-from potstill.records import Completion, DataPlan, Prompt
+from potstill.records import Completion, DataPlan, Message, Prompt
 from potstill.run_dir import RunDir
 from potstill.sources.catalog import Catalog, Known, prompt_order
-from potstill.training.permission import terms_of_file
+from potstill.training.rejecting import keep_verified
 from potstill.training.stages import Models, Prompts
 
 Progress = Callable[[str, int, int, int], bool]  # (what, total rows, rows, tokens) -> stop?
@@ -83,7 +86,7 @@ def local_sampler(
     loaded.model.to(device)
     return LocalSampler(
         loaded.model, loaded.tokenizer, loaded.fingerprint, loaded.revision, "teacher", sampling, seed, stream,
-        slots=slots,
+        slots=slots, terms=loaded.terms,
     )  # fmt: skip
 
 
@@ -92,7 +95,9 @@ def sample(
 ) -> list[Completion] | None:
     """Completions of `requests`, in `completions/<name>.jsonl`; None when asked to stop."""
     store = CompletionStore(run.file("completions") / f"{name}.jsonl")
-    return sample_all(requests, generator, store, lambda rows, tokens: progress(name, len(requests), rows, tokens))
+    return sample_all(
+        requests, generator, store, lambda rows, tokens: progress(f"sampling {name}", len(requests), rows, tokens)
+    )
 
 
 def answers(
@@ -105,32 +110,98 @@ def answers(
     return sample(run, name, sampler, requests, progress)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What feeds the run beside fresh rows."""
+
+    completions: list[Completion]
+    references: frozenset[str] | None = None  # prompts whose reference feeds it; None: of all
+    lines: tuple[str, ...] = ()  # what rejection kept and lost
+
+
 def training_completions(
     run: RunDir, config: Run, models: Models, prompts: Prompts, device: torch.device, progress: Progress
-) -> list[Completion] | None:
-    """What feeds the run beside references and fresh rows; None when asked to stop."""
+) -> Answers | None:
+    """Sampled, verified and read; None when asked to stop."""
     how = config.data.completions
     if isinstance(how, FileCompletions):
         ids = {p.id for p in prompts.train}
-        return read_completion_file(how.path, ids, models.tokenizer, how.provenance, how.generator, terms_of_file(how))
+        read = read_completion_file(how.path, ids, models.tokenizer, how.provenance, how.generator, how.terms)
+        return Answers(read)
+    if isinstance(how, StoreCompletions):
+        return from_store(how.path, prompts.train)
     if not isinstance(how, SampledCompletions) or "teacher" not in config.source.fed:
-        return []
+        return Answers([])
     plans = data_plans(config, prompts)
-    per_prompt = max(plan.completions_per_prompt for plan in plans)
     order = prompt_order([p.id for p in prompts.train], config.seed)
     chosen = set(order[: max(plan.num_prompts for plan in plans)])
+    asked_for = [p for p in prompts.train if p.id in chosen]
+    per_prompt = max(plan.completions_per_prompt for plan in plans)
     asker = Asker.of(config, models, prompts)
-    by_id = {p.id: p for p in prompts.train}
-    requests = [asker.request(p, i) for p in prompts.train if p.id in chosen for i in range(per_prompt)]
-    criticise = how.asking is not None and how.asking.critique is not None
-    name = f"{TRAINING}-drafts" if criticise else TRAINING
-    sampler = local_sampler(models.teacher, device, how.sampling, config.seed, name, how.batch_rows)
-    found = sample(run, name, sampler, requests, progress)
-    if found is None or not criticise:
-        return found
-    again = [asker.second_turn(by_id[draft.prompt_id], draft) for draft in found]
-    sampler = local_sampler(models.teacher, device, how.sampling, config.seed, TRAINING, how.batch_rows)
-    return sample(run, TRAINING, sampler, again, progress)
+
+    def sampler(stream: str) -> LocalSampler:
+        return local_sampler(models.teacher, device, how.sampling, config.seed, stream, how.batch_rows)
+
+    def keep(name: str, generator: Generator, requests: Sequence[Request]) -> list[Completion] | None:
+        return sample(run, name, generator, requests, progress)
+
+    found = in_turns(TRAINING, asker, asked_for, per_prompt, sampler, keep)
+    if found is None or how.rejection is None:
+        return None if found is None else Answers(found)
+    judge = partial(local_judge, models.teacher, device, asker, how.batch_rows)
+
+    progress("verifying", len(found), 0, 0)
+
+    def verified(_: int) -> None:
+        progress("verifying", len(found), 1, 0)
+
+    survivors = keep_verified(run.file("completions"), asked_for, found, how.rejection, judge, verified)
+    return Answers(survivors.completions, survivors.references, tuple(survivors.lines))
+
+
+def in_turns(
+    name: str, asker: Asker, prompts: Sequence[Prompt], per_prompt: int, sampler: Callable[[str], Generator],
+    keep: Callable[[str, Generator, Sequence[Request]], list[Completion] | None],
+) -> list[Completion] | None:  # fmt: skip
+    """First answers, and with a critique the second ones after them; `keep` samples and stores what is open."""
+    requests = [asker.request(p, i) for p in prompts for i in range(per_prompt)]
+    if asker.asking is None or asker.asking.critique is None:
+        return keep(name, sampler(name), requests)
+    drafts = keep(f"{name}-drafts", sampler(f"{name}-drafts"), requests)
+    if drafts is None:
+        return None
+    by_id = {p.id: p for p in prompts}
+    return keep(name, sampler(name), [asker.second_turn(by_id[draft.prompt_id], draft) for draft in drafts])
+
+
+def local_judge(
+    loaded: Loaded, device: torch.device, asker: Asker, slots: int, max_new_tokens: int
+) -> tuple[Generator, Callable[[tuple[Message, ...]], tuple[int, ...]]]:
+    """A model in this process as judge, and what renders its messages."""
+    law = Sampling(sampling_temperature=0.0, max_new_tokens=max_new_tokens)
+    judge = local_sampler(loaded, device, law, asker.seed, "judge", slots)
+    return judge, lambda turns: encode_prompt(asker.tokenizer, Prompt("judge", turns), "last", asker.template).ids
+
+
+def from_store(path: str, prompts: Sequence[Prompt]) -> Answers:
+    """What `potstill generate` left: the kept completions where it rejected any, else all, of these prompts.
+
+    Raises StoreError: no store there, no completion of any of the prompts.
+    """
+    folder, ids = Path(path), {p.id for p in prompts}
+    file = next((folder / f for f in ("kept.jsonl", "completions.jsonl") if (folder / f).is_file()), None)
+    if file is None:
+        raise StoreError(f"no store at {folder}: expected a directory that `potstill generate` wrote")
+    found = [c for c in CompletionStore(file).read() if c.prompt_id in ids]
+    if not found:
+        raise StoreError(
+            f"{file} has no completion of any of the {len(ids)} training prompts: check that data.prompts is the "
+            "same in both configurations (ids come from the prompts' content unless `id` names a column)"
+        )
+    references = None
+    if file.name == "kept.jsonl":
+        references = frozenset(json.loads((folder / "rejection.json").read_text())["references_of"])
+    return Answers(found, references)
 
 
 def data_plans(config: Run, prompts: Prompts) -> list[DataPlan]:
@@ -155,12 +226,13 @@ def data_plans(config: Run, prompts: Prompts) -> list[DataPlan]:
 
 
 def training_rows(
-    config: Run, models: Models, prompts: Prompts, completions: Sequence[Completion], limit: int
+    config: Run, models: Models, prompts: Prompts, answers: Answers, limit: int
 ) -> tuple[list[Row], Catalog]:
     """Rows that exist before training, and the catalog of them."""
-    rows = rows_of(config, models, prompts, completions, limit)
+    rows = rows_of(config, models, prompts, answers.completions, limit)
     if "reference" in config.source.fed and not any(r.provenance == "reference" for r in rows):
-        rows += reference_rows(models.tokenizer, prompts.train, prompts.encoded)
+        used = [p for p in prompts.train if answers.references is None or p.id in answers.references]
+        rows += reference_rows(models.tokenizer, used, prompts.encoded)
     if config.data.trace_ends_with is not None and rows:
         rows = mark_traces(rows, models.tokenizer, config.data.trace_ends_with)
     check_rows(rows, limit, models.teacher.is_encoder_decoder)

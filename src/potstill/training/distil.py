@@ -13,6 +13,7 @@ from potstill.config.run import Run
 from potstill.diagnosis import MAX_LOOKS, choose_step, diagnose, read_curves
 from potstill.records import Verdict
 from potstill.run_dir import RunDir
+from potstill.training.benchmark import measure_end
 from potstill.training.export import export_student
 from potstill.training.hardware import keep_freed_memory
 from potstill.training.opening import open_directory
@@ -72,6 +73,8 @@ def finish(session: Session) -> None:
         verdict = diagnose(run.path)
         step = exported_step(run, verdict)
         export_student(run, step, session.config, session.models, verdict, run.file("student"))
+        for line in measure_end(run, session.config, session.models, session.feeder.prompts):
+            session.show.say(line)
         run.write_json("verdict.json", asdict(verdict))
         session.trackers.close(verdict)
         note_event(run, world, "finished", exported_step=step, seconds=session.clock.seconds)

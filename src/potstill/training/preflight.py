@@ -56,7 +56,6 @@ def body_and_head(model: Any) -> tuple[int, int]:
 def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device, limit: int) -> Forecast:
     """Foresee a run. Raises where teacher and student do not fit (see `stages`)."""
     report = Forecast()
-    report.warnings += permitted(config)
     teacher, student = models.teacher.model, models.student
     t_body, t_head = body_and_head(teacher)
     s_body, s_head = body_and_head(student)
@@ -73,11 +72,8 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
             f"the teacher is {ratio:.0f} times the student's size. Beyond one order of magnitude students often "
             "learn less from a large teacher than from a middle one; consider a teacher between."
         )
-    report.say("terms", in_words(config))
     _agreement(report, models, config)
-    facts, warnings = foreseen(config, prompts)
-    report.facts += facts
-    report.warnings += warnings
+    _what_feeds(report, config, prompts)
     prompt_tokens = _mean([len(prompts.encoded[p.id].ids) for p in prompts.train])
     answer = _answer_tokens(config, models, prompts)
     rows, references = config.training.batch_rows, len(prompts.held_out)
@@ -137,6 +133,14 @@ def _targets_work(config: Run, weights: tuple[int, int], prompts: int, prompt: f
         passed = min(rows, prompts * config.data.completions.per_prompt)
     body, head = weights
     return 2 * body * passed * (prompt + answer) + 4 * head * rows * answer
+
+
+def _what_feeds(report: Forecast, config: Run, prompts: Prompts) -> None:
+    """Terms of those who feed the student, and how varied what it is fed with is. Raises TermsError."""
+    report.say("terms", in_words(config))
+    facts, warnings = foreseen(config, prompts)
+    report.facts += facts
+    report.warnings += [*permitted(config), *warnings]
 
 
 def _agreement(report: Forecast, models: Models, config: Run) -> None:

@@ -20,8 +20,9 @@ from potstill.sources.catalog import Catalog
 from potstill.sources.mixture import MixtureSource, ReplayRule
 from potstill.teachers import LocalTeacher
 from potstill.training import checkpoint
+from potstill.training.benchmark import measure_start
 from potstill.training.checkpoint import CheckpointError
-from potstill.training.completions import data_plans, training_completions, training_rows
+from potstill.training.completions import Answers, data_plans, training_completions, training_rows
 from potstill.training.feeding import Feeder
 from potstill.training.loop import Stopwatch, Trainer, precision
 from potstill.training.optim import make_optimiser
@@ -44,9 +45,9 @@ def prepare(
     """The session, ready for its first step, or for the one after its last checkpoint."""
     limit = check_lengths(config, prompts, models)
     note_event(run, world, "started", processes=world.size)
-    completions, held_out = _sample(run, config, world, show, stop, models, prompts)
+    answers, held_out = _sample(run, config, world, show, stop, models, prompts)
     clock = Stopwatch()
-    found, catalog = training_rows(config, models, prompts, completions, limit)
+    found, catalog = training_rows(config, models, prompts, answers, limit)
     rows, (plan, *changes) = dict(enumerate(found)), data_plans(config, prompts)
     objective = Objective(config.objective)
     source = MixtureSource(catalog, config.seed, config.training.batch_rows, plan, _replay(config))
@@ -75,6 +76,8 @@ def prepare(
     texts = SampleTexts.choose(config.monitor, prompts, held_out, models.tokenizer)
     session = Session(run, config, world, show, stop, models, trainer, monitor, texts, clock, trackers, feeder)
     _resume(session, plan)
+    for line in measure_start(run, config, world, models, prompts, student, trainer.step):
+        show.say(f"[bold]{'benchmark':>16}[/bold]  {line}")
     clock.lap("preparation")
     return session
 
@@ -101,7 +104,7 @@ def _student(
 
 def _sample(
     run: RunDir, config: Run, world: World, show: Show, stop: Stop, models: Models, prompts: Prompts
-) -> tuple[list[Completion], dict[str, list[Completion]]]:
+) -> tuple[Answers, dict[str, list[Completion]]]:
     """Training and held-out completions. The lead samples, the others read what it wrote."""
     if not world.leads:
         barrier(world)
@@ -109,24 +112,26 @@ def _sample(
 
     def progress(name: str, total: int, rows: int, tokens: int) -> bool:
         if name not in bars:
-            bars[name] = show.bar(f"sampling {name}", total, rows).__enter__()
+            bars[name] = show.bar(name, total, rows).__enter__()
         else:
             bars[name].advance(rows, tokens)
         return stop.requested
 
     try:
-        completions = training_completions(run, config, models, prompts, world.device, progress)
-        held_out = None if completions is None else sample_held_out(
+        answers = training_completions(run, config, models, prompts, world.device, progress)
+        held_out = None if answers is None else sample_held_out(
             run, config, models, prompts, world.device, progress
         )  # fmt: skip
     finally:
         for bar in bars.values():
             bar.__exit__(None, None, None)
-    if completions is None or held_out is None:
+    if answers is None or held_out is None:
         raise Stopped("stopped while sampling; what was sampled is kept", stop.signal_number)
     if world.leads:
         barrier(world)
-    return completions, held_out
+    for line in answers.lines:
+        show.say(f"[bold]{'rejection':>16}[/bold]  {line}")
+    return answers, held_out
 
 
 def _resume(session: Session, plan: DataPlan) -> None:

@@ -26,7 +26,8 @@ _START_SECONDS = 120.0
 _LONGEST = 2000  # characters; no answer is as long, and computer algebra on one would only time out
 _PLAIN = re.compile(
     r"(?P<sign>[-\u2212+]?)\s*[$€£¥₹]?\s*(?P<sign2>[-\u2212]?)(?P<digits>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)"
-    r"(?:\s*/\s*(?P<lower>\d+))?\s*(?P<percent>%|percent\b)?\s*(?P<unit>(?:[^\W\d_]{2,}[\s/.^²³23-]*|°\s*[CF]?)*)"
+    r"(?:\s*/\s*(?P<lower>\d+))?\s*(?P<percent>%|percent\b)?\s*"
+    r"(?P<unit>(?:(?!and\b|or\b)[^\W\d_]{2,}(?:\^?[23])?(?:\s*/\s*[^\W\d_]+)?[\s.-]*)*)"
 )
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{([^{}]*)\}")

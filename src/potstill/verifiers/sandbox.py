@@ -67,6 +67,7 @@ class _Raw:
     report: bytes
     verdict: bytes
     killed: Literal["", "output", "time"]
+    ended: int  # exit status of the first process
 
 
 class Sandbox:
@@ -144,7 +145,7 @@ class Sandbox:
             try:
                 return self._read(process, job, reports.fileno(), verdicts.fileno())
             finally:
-                _kill(process)
+                _kill(process)  # what it left in its session, if anything
 
     def _read(self, process: subprocess.Popen[bytes], job: dict[str, Any], report: int, verdict: int) -> _Raw:
         assert process.stdin is not None and process.stdout is not None
@@ -169,7 +170,8 @@ class Sandbox:
                     elif len(got[key.fd]) > caps[key.fd]:
                         killed = "output"
             out = bytes(got[process.stdout.fileno()][: caps[process.stdout.fileno()]])
-        return _Raw(out, bytes(got[report]), bytes(got[verdict]), killed)
+        ended = 0 if killed else process.wait()  # every pipe is closed: it is on its way out
+        return _Raw(out, bytes(got[report]), bytes(got[verdict]), killed, ended)
 
     def _judge(self, raw: _Raw, token: str) -> Ran:
         """What the pipes say, taken together; only the supervisor's report and the token are believed."""
@@ -178,6 +180,8 @@ class Sandbox:
             return Ran("error", f"printed more than {self.limits.output_kb} KiB", printed, 0.0, 0.0)
         if raw.killed == "time":
             return Ran("timeout", "did not end", printed, self.limits.wall_seconds + GRACE_SECONDS, 0.0)
+        if not raw.report and raw.ended < 0:
+            return Ran("error", f"the supervisor was killed by {signal.Signals(-raw.ended).name}", printed, 0.0, 0.0)
         if not raw.report:
             raise SandboxUnavailable(
                 f"the sandbox's interpreter did not start: {printed.strip()[-500:] or 'it said nothing'}"
@@ -195,7 +199,8 @@ class Sandbox:
         if report["too_long"]:
             return "timeout", f"ran for more than {limits.wall_seconds:g} s"
         ended = report["ended"]
-        if ended == -signal.SIGXCPU or (ended == -signal.SIGKILL and report["cpu_seconds"] >= 0.9 * limits.cpu_seconds):
+        # The kernel counts by clock ticks where the limit is concerned, and exactly in the report: half is surely it.
+        if ended == -signal.SIGXCPU or (ended == -signal.SIGKILL and report["cpu_seconds"] >= 0.5 * limits.cpu_seconds):
             return "timeout", f"took more than {limits.cpu_seconds} s of processor time"
         if ended < 0:
             return "error", f"killed by {signal.Signals(-ended).name}"

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import sys
 import types
-from typing import Any
 
 DETAIL_CHARACTERS = 300
 NAME = "completion"
@@ -48,7 +47,7 @@ def run(program: str, tests: str, token: str, verdict: int) -> None:
 
     module = types.ModuleType(NAME)
     sys.modules[NAME] = module  # dataclasses and pickle look their classes' module up
-    names: dict[str, Any] = module.__dict__
+    names = module.__dict__
     try:
         after = compile(tests, "tests.py", "exec")
     except (SyntaxError, ValueError) as error:

@@ -15,12 +15,11 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import Any
 
 from potstill.verifiers.cell import harness, kernel, landlock, namespaces, seccomp
 
 MEBIBYTE = 1 << 20
-Job = dict[str, Any]
+Job = dict  # plain values, as `sandbox` sends them
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def main() -> None:
         _report(job, {"fault": f"{type(error).__name__}: {error}"})
 
 
-def _report(job: Job, facts: dict[str, Any]) -> None:
+def _report(job: Job, facts: dict) -> None:
     os.write(job["report"], marshal.dumps(facts))
     os._exit(0)
 
@@ -81,6 +80,8 @@ def _lock_in(job: Job) -> None:
     if inside and job["from_root"]:
         namespaces.become_nobody()
     kernel.die_with_parent()  # a change of user has cleared it
+    if job["seccomp"]:  # which keeps the line above in force; without it the host must reach us by our session
+        os.setsid()  # a signal to its own group must not meet the supervisor
     os.chdir(work)
     os.environ.clear()
     os.environ.update({"HOME": work, "TMPDIR": work, "LC_CTYPE": "C.UTF-8"})
@@ -97,7 +98,7 @@ def _lock_in(job: Job) -> None:
         seccomp.restrict(alone=limits["processes"] == 1, read_only=limits["file_mb"] == 0)
 
 
-def _limit(limits: dict[str, Any], job: Job) -> None:
+def _limit(limits: dict, job: Job) -> None:
     """The limits of one process; a child inherits them."""
     wanted = {
         resource.RLIMIT_CPU: limits["cpu_seconds"],
