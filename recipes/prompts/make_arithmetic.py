@@ -60,7 +60,8 @@ def shopping(r: random.Random) -> Problem:
     name, thing, price, count = r.choice(NAMES), r.choice(THINGS), r.randint(2, 9), r.randint(2, 9)
     paid = price * count + r.randint(1, 20)
     return (
-        f"{name} buys {count} {thing} for {price} euros each and pays with {paid} euros. How much change does {name} get?",
+        f"{name} buys {count} {thing} for {price} euros each and pays with {paid} euros. "
+        f"How much change does {name} get?",
         [f"The {thing} cost {count} * {price} = {count * price} euros.",
          f"The change is {paid} - {count * price} = {paid - count * price} euros."],
         paid - count * price,
@@ -70,7 +71,8 @@ def shopping(r: random.Random) -> Problem:
 def saving(r: random.Random) -> Problem:
     name, start, week, weeks = r.choice(NAMES), r.randint(5, 40), r.randint(2, 9), r.randint(2, 8)
     return (
-        f"{name} has {start} euros and saves {week} euros every week. How many euros does {name} have after {weeks} weeks?",
+        f"{name} has {start} euros and saves {week} euros every week. "
+        f"How many euros does {name} have after {weeks} weeks?",
         [f"In {weeks} weeks {name} saves {weeks} * {week} = {weeks * week} euros.",
          f"Then {name} has {start} + {weeks * week} = {start + weeks * week} euros."],
         start + weeks * week,

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from potstill.data.encode import encode_answer
 from potstill.records import Completion, History, Provenance
-from potstill.run_dir import append_lines, digest, read_lines, to_json, write_atomic
+from potstill.run_dir import append_lines, read_lines, to_json, write_atomic
 
 
 class StoreError(ValueError):
@@ -84,12 +84,6 @@ class CompletionStore:
             for name in ("sampling", "verifiers", "asked"):
                 row[name] = json.dumps(row[name], sort_keys=True)
         return datasets.Dataset.from_list(rows)
-
-
-def law(history: History) -> str:
-    """Names all that decides how a completion was sampled, apart from prompt and number."""
-    facts = (history.generator, history.revision, dict(history.sampling), history.strategy)
-    return digest(facts)
 
 
 def read_completion_file(

@@ -28,6 +28,7 @@ from potstill.run_dir import RunDir
 from potstill.sources.catalog import Catalog, Known, prompt_order
 from potstill.training.rejecting import keep_verified
 from potstill.training.stages import Models, Prompts
+from potstill.verifiers.base import VerifierError
 
 Progress = Callable[[str, int, int, int], bool]  # (what, total rows, rows, tokens) -> stop?
 #: File of the teacher's offline completions, and stream of their random numbers.
@@ -156,6 +157,12 @@ def training_completions(
         progress("verifying", len(found), 1, 0)
 
     survivors = keep_verified(run.file("completions"), asked_for, found, how.rejection, judge, verified)
+    if not survivors.completions:
+        raise VerifierError(
+            f"rejection kept none of {len(found)} completions; {run.file('completions') / 'rejection.json'} says what "
+            "the verifiers found. Ask for more per prompt, show the teacher a worked example (asking), or check the "
+            "verifier's `answer` rules against some completions."
+        )
     return Answers(survivors.completions, survivors.references, tuple(survivors.lines))
 
 

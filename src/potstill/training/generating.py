@@ -28,7 +28,7 @@ from potstill.data.rows import check_room
 from potstill.data.store import CompletionStore
 from potstill.data.terms import find_terms, refuse_forbidden, terms_of_served
 from potstill.generation.base import Generator, Request, sample_all
-from potstill.generation.endpoint import EndpointGenerator
+from potstill.generation.endpoint import EndpointGenerator, RefusedPromptsError
 from potstill.models.load import Loaded, load_model, load_tokenizer, source_name, source_terms
 from potstill.records import Completion, Message, Prompt
 from potstill.run_dir import RunDir, RunDirError
@@ -67,8 +67,12 @@ def generate(config: Generate, show: Show) -> RunDir:
                 bar.advance(rows, tokens, cost_so_far(generator))
                 return stop.requested
 
+            store = CompletionStore(run.file(f"{name}.jsonl"))
             try:
-                return sample_all(requests, generator, CompletionStore(run.file(f"{name}.jsonl")), advance)
+                return sample_all(requests, generator, store, advance)
+            except RefusedPromptsError as error:
+                show.say(f"[yellow]warning[/yellow] {error}")
+                return store.read(generator.fingerprint)
             finally:
                 bar.__exit__(None, None, None)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.config.verify import Judge, Rejection
-from potstill.data.store import CompletionStore, law
+from potstill.data.store import CompletionStore
 from potstill.generation.base import Generator
 from potstill.generation.rejection import reject, verify_all
 from potstill.generation.yields import render
@@ -45,7 +45,7 @@ def keep_verified(
 
     `on_done` hears how many completions are through. Raises VerifierError where a verifier lacks something.
     """
-    facts = [[c.prompt_id, c.index, list(c.token_ids), law(c.history)] for c in completions]
+    facts = [[c.prompt_id, c.index, list(c.token_ids)] for c in completions]
     texts = [[p.id, p.flat_text(), p.reference] for p in prompts]
     decided = digest([config.model_dump(mode="json"), texts, facts])
     report = folder / "rejection.json"

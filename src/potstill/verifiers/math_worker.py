@@ -18,7 +18,7 @@ _MOST_MEMORY = 4 * 2**30  # bytes
 
 def compare(gold: str, answer: str, decimals: int) -> str:
     """right, wrong, unparsed (the answer) or unparsed_reference, of two LaTeX or plain expressions."""
-    from math_verify import verify  # type: ignore[import-untyped]
+    from math_verify import verify
 
     wanted, found = _parse(gold), _parse(answer)
     if not wanted:
