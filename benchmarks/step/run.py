@@ -31,6 +31,8 @@ RATE = "3e-4"
 RUNS = {
     "potstill": ["ours.py", "kept"],
     "potstill, teacher at every step": ["ours.py", "every-step"],
+    "potstill, cache of 50 draws": ["ours.py", "sampled"],
+    "potstill, cache of hidden states": ["ours.py", "final_hidden"],
     "potstill, packed": ["ours.py", "every-step", "512"],
     "TRL GKD": ["trl_gkd.py"],
     "TRL GKD, checkpointing": ["trl_gkd.py", "--checkpointing"],

@@ -7,7 +7,7 @@ A cache that does not fit is refused in words; none is ever used "nearly".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +41,10 @@ class CachedTeacher:
     def keep(self, row_ids: Sequence[int]) -> bool:
         """More rows that do not change, to be looked up by `prepare`; they are kept already."""
         self.unchanging += row_ids
+        return True
+
+    def has_all(self, row_ids: Iterable[int], streams: Iterable[str]) -> bool:
+        """Nothing is ever asked of the model."""
         return True
 
     def prepare(self, on_group: Callable[[int, int], None]) -> None:

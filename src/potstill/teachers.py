@@ -13,7 +13,7 @@ it judges the answer after the prompt that it was shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -76,6 +76,12 @@ class LocalTeacher:
             if group[0] not in self._kept:
                 self._kept |= self._compute(group)
                 on_group(len(group), sum(self.rows[i].num_tokens for i in group))
+
+    def has_all(self, row_ids: Iterable[int], streams: Iterable[str]) -> bool:
+        """Whether nothing more will be asked of the model: these rows are kept, and `streams` bring no others."""
+        return not {"online_teacher", "online_student", "replay"} & set(streams) and all(
+            i in self._kept for i in row_ids
+        )
 
     def targets(self, row_ids: Sequence[int], batch: TokenBatch) -> TeacherTargets:
         """From what is kept, and from the teacher itself for all other rows."""

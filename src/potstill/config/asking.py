@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from potstill.config.base import Frozen
 
 PLACE = "{prompt}"
+StudentSees = Literal["prompt", "what_was_asked"]
 
 
 class Strategy(Frozen):
@@ -40,7 +41,7 @@ class Asking(Frozen):
 
     strategies: tuple[Strategy, ...] = Field(min_length=1)
     """Completion 0, 1, 2, ... of a prompt takes them in turn, beginning at one that the seed chooses."""
-    student_sees: Literal["prompt", "what_was_asked"] = "prompt"
+    student_sees: StudentSees = "prompt"
     """prompt: the student learns to answer the bare prompt (prompt erasure). what_was_asked: the same as the
     generator."""
     critique: str | None = Field(default=None, min_length=1)

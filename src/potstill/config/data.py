@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from potstill.config.asking import Asking
+from potstill.config.asking import Asking, StudentSees
 from potstill.config.base import Frozen
 from potstill.config.verify import Rejection
 
@@ -146,6 +146,8 @@ class StoreCompletions(Frozen):
     kind: Literal["store"]
     path: str
     """The store's directory."""
+    student_sees: StudentSees = "prompt"
+    """Where the generator was asked in other words: whether the student sees the prompt, or those words."""
     monitor_sampling: Sampling = Sampling()
     """How the teacher is sampled on held-out prompts, for the monitor."""
 

@@ -46,3 +46,15 @@ def _quantise(model: Any) -> None:
                 "training.teacher_weights int8 needs torchao, which is not installed: pip install 'potstill[int8]'"
             ) from error
         quantize_(model, Int8WeightOnlyConfig(), filter_fn=is_body)
+
+
+def release_body(model: Any) -> None:
+    """Give back the memory of all weights but the head's, in place: the model can only project from now on."""
+    head = model.get_output_embeddings()
+    kept = {id(tensor) for tensor in head.parameters()} | {id(tensor) for tensor in head.buffers()}
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for name, tensor in store.items():
+                if tensor is not None and id(tensor) not in kept:
+                    empty = torch.empty(0)
+                    store[name] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty

@@ -44,14 +44,21 @@ class Asker:
     encoded: dict[str, EncodedPrompt]
     asking: Asking | None
     seed: int
+    erased: bool = True  # the student sees the prompt, whatever the generator was shown
 
     @classmethod
     def of(cls, config: Run, models: Models, prompts: Prompts) -> Asker:
         how = config.data.completions
         asking = how.asking if isinstance(how, SampledCompletions) else None
-        return cls(
-            models.tokenizer, dict(config.data.chat_template_kwargs), prompts.encoded, asking, config.seed
-        )  # fmt: skip
+        sees = (
+            how.student_sees
+            if isinstance(how, StoreCompletions)
+            else "prompt"
+            if asking is None
+            else asking.student_sees
+        )
+        template = dict(config.data.chat_template_kwargs)
+        return cls(models.tokenizer, template, prompts.encoded, asking, config.seed, sees == "prompt")
 
     def request(self, prompt: Prompt, index: int) -> Request:
         """What the generator is shown for completion `index` of a prompt."""
@@ -257,5 +264,4 @@ def rows_of(config: Run, models: Models, prompts: Prompts, completions: Sequence
     pairs = zip(completions, shown, strict=True)
     in_other_words = {f"{c.prompt_id} as asked": EncodedPrompt(ids, ()) for c, ids in pairs if ids}
     check_room(in_other_words, 1, limit, models.teacher.is_encoder_decoder)
-    erased = asker.asking is None or asker.asking.student_sees == "prompt"
-    return completion_rows(completions, prompts.encoded, shown, erased=erased)
+    return completion_rows(completions, prompts.encoded, shown, erased=asker.erased)

@@ -57,11 +57,10 @@ class FrozenSet:
         cuts = [ordered[i : i + batch_rows] for i in range(0, len(ordered), batch_rows)]
         batches = [collate(cut, layout) for cut in cuts]
         if judge is not None:
-            for batch in batches:
-                on_device = batch.to(device)
-                batch.targets = judge.scored.targets(on_device, judge.alignment, judge.fingerprint).to(
-                    torch.device("cpu")
-                )
+            for batch, cut in zip(batches, cuts, strict=True):
+                seen = collate([row.as_teacher_saw_it for row in cut], layout).to(device)
+                said = judge.scored.targets(seen, judge.alignment, judge.fingerprint)
+                batch.targets = said.to(torch.device("cpu"))
         return cls(batches, len(rows))
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from potstill.cached_teacher import CachedTeacher, open_cached
 from potstill.config.run import Run
 from potstill.config.source import replay_of
 from potstill.data.collate import Row
 from potstill.losses.fused import described
 from potstill.losses.objective import Objective
 from potstill.models.scored import ScoredModel
+from potstill.models.shrink import release_body
 from potstill.records import Completion, DataPlan
 from potstill.run_dir import RunDir
 from potstill.sources.catalog import Catalog
@@ -22,7 +24,7 @@ from potstill.teachers import LocalTeacher
 from potstill.training import checkpoint
 from potstill.training.benchmark import measure_start
 from potstill.training.checkpoint import CheckpointError
-from potstill.training.completions import Answers, data_plans, training_completions, training_rows
+from potstill.training.completions import Answers, Asker, data_plans, training_completions, training_rows
 from potstill.training.feeding import Feeder
 from potstill.training.loop import Stopwatch, Trainer, precision
 from potstill.training.optim import make_optimiser
@@ -59,17 +61,13 @@ def prepare(
     )  # fmt: skip
     root = ScoredModel(models.teacher.model, config.training.pack_tokens).to(world.device)
     with torch.no_grad(), precision(config.training, world):
-        monitor = build_monitor(config.monitor.batch_rows, models, prompts, held_out, objective, root, world, limit)
+        asker = Asker.of(config, models, prompts)
+        monitor = build_monitor(
+            config.monitor.batch_rows, models, prompts, held_out, objective, root, world, limit, asker
+        )
     _provenance(run, config, world, models, prompts, found, catalog, (plan, *changes))
-    teacher = None
-    if objective.needs_teacher:
-        unchanging = {i for p in (plan, *changes) for name in p.fractions for i in catalog.chosen_rows(name, p)}
-        teacher = LocalTeacher(
-            root, rows, models.layout, models.alignment, models.teacher.fingerprint,
-            config.training.keep_teacher_hidden_mb, world.device, sorted(unchanging),
-        )  # fmt: skip
-        with show.bar("teacher's hidden states", len(unchanging)) as bar, precision(config.training, world):
-            teacher.prepare(bar.advance)
+    unchanging = {i for p in (plan, *changes) for name in p.fractions for i in catalog.chosen_rows(name, p)}
+    teacher = _teacher(config, world, show, models, root, rows, sorted(unchanging)) if objective.needs_teacher else None
     student = _student(run, config, world, show, models, root.vocabulary_width if teacher else 0, objective)
     optimiser = make_optimiser(student, config.training.optimiser)
     trainer = Trainer(student, optimiser, objective, source, rows, models.layout, teacher, config.training, world)
@@ -78,8 +76,33 @@ def prepare(
     _resume(session, plan)
     for line in measure_start(run, config, world, models, prompts, student, trainer.step):
         show.say(f"[bold]{'benchmark':>16}[/bold]  {line}")
+    if "online_teacher" not in config.source.fed and (
+        teacher is None or teacher.has_all(unchanging, config.source.fed)
+    ):
+        release_body(models.teacher.model)
+        show.say(f"[bold]{'the teacher':>16}[/bold]  has said all that the run needs; its head alone stays in memory")
     clock.lap("preparation")
     return session
+
+
+def _teacher(
+    config: Run, world: World, show: Show, models: Models, root: ScoredModel, rows: dict[int, Row],
+    unchanging: Sequence[int],
+) -> LocalTeacher | CachedTeacher:  # fmt: skip
+    """Who has the teacher's targets: a cache on disk, or the teacher itself, with what it can say beforehand."""
+    made: LocalTeacher | CachedTeacher
+    if config.training.teacher_targets is not None:
+        made = open_cached(
+            config, rows, models.teacher.fingerprint, models.alignment, models.layout, world.device, unchanging
+        )
+    else:
+        made = LocalTeacher(
+            root, rows, models.layout, models.alignment, models.teacher.fingerprint,
+            config.training.keep_teacher_hidden_mb, world.device, unchanging,
+        )  # fmt: skip
+    with show.bar("teacher's targets", len(unchanging)) as bar, precision(config.training, world):
+        made.prepare(bar.advance)
+    return made
 
 
 def _replay(config: Run) -> ReplayRule | None:

@@ -57,26 +57,34 @@ def sample_held_out(
 
 def build_monitor(
     batch_rows: int, models: Models, prompts: Prompts, held_out: dict[str, list[Completion]], objective: Objective,
-    teacher_root: ScoredModel, world: World, limit: int,
+    teacher_root: ScoredModel, world: World, limit: int, asker: Asker | None = None,
 ) -> Monitor:  # fmt: skip
-    """Frozen sets with the judges' hidden states, and the teacher's own values."""
+    """Frozen sets with the judges' hidden states, and the teacher's own values.
+
+    `asker` knows what the teacher was shown where that was not the prompt; it judges its answers after that.
+    """
     teacher = Judge(teacher_root, models.alignment, models.teacher.fingerprint)
 
     def frozen(rows: list[Row], judge: Judge | None) -> FrozenSet:
         check_rows(rows, limit, models.teacher.is_encoder_decoder)
         return FrozenSet.of(rows, models.layout, batch_rows, judge, world.device)
 
+    def answered(name: str) -> list[Row]:
+        by_id = {p.id: p for p in prompts.held_out}
+        shown = [asker.encode(by_id[c.prompt_id], c) for c in held_out[name]] if asker is not None else ()
+        erased = asker is None or asker.erased
+        return completion_rows(held_out[name], prompts.encoded, shown, erased=erased)
+
     references = reference_rows(models.tokenizer, prompts.held_out, prompts.encoded)
-    on_policy_rows = completion_rows(held_out[TRAINING_LAW], prompts.encoded)
-    proxy_set = frozen(on_policy_rows, teacher)
+    proxy_set = frozen(answered(TRAINING_LAW), teacher)
     fkl_set = proxy_set
     if PLAIN_LAW in held_out:
-        fkl_set = frozen(completion_rows(held_out[PLAIN_LAW], prompts.encoded), teacher)
+        fkl_set = frozen(answered(PLAIN_LAW), teacher)
     if models.oracle is not None:
         assert models.oracle_alignment is not None
         root = ScoredModel(models.oracle.model, teacher_root.pack_tokens).to(world.device)
         judge = Judge(root, models.oracle_alignment, models.oracle.fingerprint)
-        golden_set = frozen(completion_rows(held_out[ORACLE], prompts.encoded), judge)
+        golden_set = frozen(answered(ORACLE), judge)
     else:
         golden_set = frozen(references, None)
     splits = {p.id: p.split for p in prompts.held_out}
