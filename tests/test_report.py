@@ -352,3 +352,20 @@ def test_report_never_imports_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=True)
+
+
+def test_the_page_says_what_fed_the_student_and_what_passed(tmp_path: Path) -> None:
+    from potstill.report.feeding import describe_benchmark, describe_feeding
+
+    lines = [
+        {"rows/teacher": 9, "tokens/teacher": 90, "rows/online_student": 1, "tokens/online_student": 30,
+         "staleness/online_student": 2.0},
+        {"rows/teacher": 9, "tokens/teacher": 60, "rows/online_student": 1, "tokens/online_student": 20,
+         "staleness/online_student": 0.0},
+    ]  # fmt: skip
+    student, teacher = describe_feeding(lines)
+    assert (student.rows, student.row_share, student.token_share) == (2, 0.1, 0.25)
+    assert (student.staleness, student.most_stale, teacher.staleness) == (1.0, 2.0, None)
+    assert describe_feeding([{"loss": 1.0}]) == [] == describe_benchmark(None)
+    stored = {"start": {"passed": 1, "asked": 4, "low": 0.0, "high": 0.8}, "p_no_change": 1.0}
+    assert [(row.label, row.passed) for row in describe_benchmark(stored)] == [("student before", 1)]

@@ -2,8 +2,8 @@
 
     python recipes/prompts/make_arithmetic.py
 
-Eight kinds of one and two steps with small numbers, so that a small model gets some of them
-right and a verifier can tell which.
+Twelve kinds, from plain sums to two steps, with small numbers, so that a small model gets some of
+them right and a verifier can tell which.
 """
 
 from __future__ import annotations
@@ -15,8 +15,35 @@ from pathlib import Path
 
 NAMES = ("Ada", "Ben", "Clara", "David", "Elsa", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kira", "Liam")
 THINGS = ("apples", "pencils", "stamps", "marbles", "shells", "cards", "cookies", "stickers", "coins", "books")
-EACH = 48
+EACH = 32
 Problem = tuple[str, list[str], int]  # question, worked lines, answer
+
+
+def adding(r: random.Random) -> Problem:
+    a, b = r.randint(2, 19), r.randint(2, 19)
+    return f"What is {a} + {b}?", [f"{a} + {b} = {a + b}."], a + b
+
+
+def subtracting(r: random.Random) -> Problem:
+    a, b = r.randint(2, 12), r.randint(2, 12)
+    return f"What is {a + b} - {b}?", [f"{a + b} - {b} = {a}."], a
+
+
+def multiplying(r: random.Random) -> Problem:
+    a, b = r.randint(2, 10), r.randint(2, 10)
+    return f"What is {a} times {b}?", [f"{a} * {b} = {a * b}."], a * b
+
+
+def weeks(r: random.Random) -> Problem:
+    unit, size, parts = r.choice((("weeks", 7, "days"), ("years", 12, "months"), ("hours", 60, "minutes"),
+                                  ("days", 24, "hours"), ("dozens", 12, "eggs")))  # fmt: skip
+    count = r.randint(2, 12)
+    verb = "are there" if parts == "eggs" else "are"
+    return (
+        f"How many {parts} {verb} in {count} {unit}?",
+        [f"{count} {unit} are {count} * {size} = {count * size} {parts}."],
+        count * size,
+    )
 
 
 def collecting(r: random.Random) -> Problem:
@@ -102,7 +129,7 @@ def teams(r: random.Random) -> Problem:
 
 
 KINDS: tuple[Callable[[random.Random], Problem], ...] = (
-    collecting, giving, boxes, sharing, shopping, saving, reading, teams,
+    adding, subtracting, multiplying, weeks, collecting, giving, boxes, sharing, shopping, saving, reading, teams,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from potstill.diagnosis import remedies
+from potstill.report.feeding import describe_benchmark, describe_feeding
 from potstill.report.panels import draw_panels, draw_planes, unit_of
 from potstill.report.reading import read, read_optional
 from potstill.report.sections import compare, describe_prompts, describe_variety, side_by_side
@@ -37,6 +38,7 @@ def render(run: RunDir) -> str:
     metrics = list(run.lines("metrics.jsonl"))
     unit = unit_of(metrics)
     provenance = read_optional(run, "provenance.json")
+    benchmark = read_optional(run, "benchmark.json")
     samples = side_by_side(run.lines("samples.jsonl"))
     facts = {
         "name": found.name,
@@ -56,6 +58,10 @@ def render(run: RunDir) -> str:
         "samples": samples[:MOST_SAMPLES],
         "samples_left_out": max(0, len(samples) - MOST_SAMPLES),
         "varieties": describe_variety(provenance),
+        "fed": describe_feeding(metrics),
+        "benchmark": describe_benchmark(benchmark),
+        "p_no_change": (benchmark or {}).get("p_no_change"),
+        "rejection": (read_optional(run, "completions/rejection.json") or {}).get("lines"),
         "provenance": provenance,
         "environment": read_optional(run, "environment.json"),
         "config": run.file("config.yaml").read_text() if run.file("config.yaml").exists() else None,
