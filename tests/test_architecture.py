@@ -21,7 +21,7 @@ LAYERS = [
     {"targets"},
     {"batch"},
     {"models", "data", "generation", "verifiers", "losses", "metrics"},
-    {"teachers", "cached_teacher"},
+    {"teachers", "cached_teacher", "served_teacher"},
     {"sources", "evaluation"},
     {"integrations", "training"},
     {"lab"},

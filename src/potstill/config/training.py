@@ -64,7 +64,8 @@ class Training(Frozen):
     the rows do not fit, the teacher runs at every step instead. 0 turns it off."""
     teacher_targets: str | None = None
     """Folder of a cache that `potstill cache` wrote: the teacher's targets for training rows are read from
-    there, and the teacher itself only measures. Null: the teacher says them."""
+    there, and the teacher itself only measures. `served`: what an endpoint told of its own completions
+    (generator.top_logprobs). Null: the teacher says them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU where there is one."""
 

@@ -18,6 +18,7 @@ from potstill.models.scored import ScoredModel
 from potstill.models.shrink import release_body
 from potstill.records import Completion, DataPlan
 from potstill.run_dir import RunDir
+from potstill.served_teacher import ServedTeacher
 from potstill.sources.catalog import Catalog
 from potstill.sources.mixture import MixtureSource, ReplayRule
 from potstill.teachers import LocalTeacher
@@ -67,7 +68,9 @@ def prepare(
         )
     _provenance(run, config, world, models, prompts, found, catalog, (plan, *changes))
     unchanging = {i for p in (plan, *changes) for name in p.fractions for i in catalog.chosen_rows(name, p)}
-    teacher = _teacher(config, world, show, models, root, rows, sorted(unchanging)) if objective.needs_teacher else None
+    teacher = None
+    if objective.needs_teacher:
+        teacher = _teacher(config, world, show, models, root, rows, sorted(unchanging), answers.completions)
     student = _student(run, config, world, show, models, root.vocabulary_width if teacher else 0, objective)
     optimiser = make_optimiser(student, config.training.optimiser)
     trainer = Trainer(student, optimiser, objective, source, rows, models.layout, teacher, config.training, world)
@@ -87,11 +90,15 @@ def prepare(
 
 def _teacher(
     config: Run, world: World, show: Show, models: Models, root: ScoredModel, rows: dict[int, Row],
-    unchanging: Sequence[int],
-) -> LocalTeacher | CachedTeacher:  # fmt: skip
-    """Who has the teacher's targets: a cache on disk, or the teacher itself, with what it can say beforehand."""
-    made: LocalTeacher | CachedTeacher
-    if config.training.teacher_targets is not None:
+    unchanging: Sequence[int], completions: Sequence[Completion],
+) -> LocalTeacher | CachedTeacher | ServedTeacher:  # fmt: skip
+    """Who has the teacher's targets: its server's word, a cache on disk, or the teacher, who says what it can now."""
+    made: LocalTeacher | CachedTeacher | ServedTeacher
+    if config.training.teacher_targets == "served":
+        made = ServedTeacher(
+            dict(enumerate(completions)), unchanging, models.alignment.student_width, config.objective.active
+        )
+    elif config.training.teacher_targets is not None:
         made = open_cached(
             config, rows, models.teacher.fingerprint, models.alignment, models.layout, world.device, unchanging
         )
