@@ -32,6 +32,7 @@ from potstill.targets import TeacherTargets
 from potstill.teachers import LocalTeacher
 from potstill.training.cache_run import cache_targets
 from potstill.training.caching import complete
+from potstill.training.distil import distil
 from potstill.training.loop import Trainer
 from potstill.training.parallel import World
 from potstill.training.show import Show
@@ -264,6 +265,16 @@ def test_the_verb_writes_reports_and_goes_on(make_run: Make, cache: dict[str, An
     sizes = {p.name: p.stat().st_mtime_ns for p in folder.glob("shard-*")}
     cache_targets(config, Show(quiet=True))
     assert sizes == {p.name: p.stat().st_mtime_ns for p in folder.glob("shard-*")}
+
+
+def test_a_run_from_its_cache_has_the_losses_of_the_live_teacher(make_run: Make) -> None:
+    """And lets go of the teacher's body: nothing asks it any more."""
+    form = {"format": "final_hidden", "dtype": "fp32"}
+    live = distil(make_run(output="live"), Show(quiet=True))
+    cache_targets(make_run(output="cached", cache=form), Show(quiet=True))
+    config = make_run(output="cached", training__teacher_targets=make_run(output="cached").output + "/targets")
+    cached = distil(config, Show(quiet=True))
+    assert cached.file("metrics.jsonl").read_bytes() == live.file("metrics.jsonl").read_bytes()
 
 
 def test_the_command_line_says_what_was_written(make_run: Make, tmp_path: Path) -> None:

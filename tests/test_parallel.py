@@ -83,6 +83,30 @@ def test_a_whole_run_works_on_two_processes_and_resumes_on_one(
     assert facts["world_size"] == 2  # saved by two processes, read by this one
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_share_what_the_student_says(make_run: Callable[..., Run], tmp_path: Path, parallel: str) -> None:
+    """Each samples its part (all of it under FSDP), and a replay reaches rows of the other."""
+    shares = {"teacher": 0.5, "online_student": 0.25, "replay": 0.25}
+    changes = {
+        "source": {"kind": "mixture", "fractions": shares, "online": {"steps_at_once": 2}},
+        "objective": {"terms": [{"kind": "forward_kl", "weight": 1.0, "on": ["any"]}]},
+        "training__steps": 4,
+        "monitor__sample_texts": 0,
+    }
+    found = {}
+    for processes in (1, 2):
+        kind = parallel if processes == 2 else "ddp"
+        config = make_run(output=f"on-{processes}", training__parallel=kind, **changes)
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(config.dump()))
+        launch(["-m", "potstill.cli.main", "run", str(path)], processes)
+        found[processes] = list(RunDir(config.output).lines("metrics.jsonl"))
+    for alone, shared in zip(found[1], found[2], strict=True):
+        for name in (key for key in alone if key.startswith(("rows/", "tokens/", "staleness/"))):
+            assert shared[name] == alone[name], name
+        assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-3)
+
+
 def yaml_folder(run: RunDir):  # type: ignore[no-untyped-def]
     from potstill.config.model import FolderModel
 

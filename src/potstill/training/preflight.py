@@ -85,11 +85,11 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
     evaluations = 1 + -(-config.training.steps // config.monitor.every_steps)
     held = references * config.monitor.completions_per_prompt
     once = (held + references) * ((prompt_tokens + answer) * 2 * s_body + answer * 2 * (s_head + t_head))
-    sampled = _sampled_tokens(config, prompts, answer)
+    by_teacher, by_student = _sampled_tokens(config, prompts, answer)
     rate = matmul_rate(device, "bf16" if config.training.precision == "bf16" else "fp32")
     greedy = evaluations * config.monitor.sample_texts * config.monitor.sample_tokens
     report.seconds = {
-        "sampling": SAMPLING_OVERHEAD * sampled * 2 * (t_body + t_head) / rate,
+        "sampling": SAMPLING_OVERHEAD * 2 * (by_teacher * (t_body + t_head) + by_student * (s_body + s_head)) / rate,
         "training": OVERHEAD * (step * config.training.steps + targets) / rate,
         "monitor": (OVERHEAD * evaluations * once + SAMPLING_OVERHEAD * greedy * 2 * (s_body + s_head)) / rate,
     }
@@ -102,6 +102,12 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
     report.say("rate", f"{rate / 1e9:,.0f} GFLOP/s in {config.training.precision} ({device})")
     report.say("time", ", ".join(f"{name} {_clock(s)}" for name, s in report.seconds.items()))
     report.say("monitor share", f"{100 * report.monitor_share:.0f} % in {evaluations} evaluations")
+    _watched(report, config, evaluations)
+    return report
+
+
+def _watched(report: Forecast, config: Run, evaluations: int) -> None:
+    """Warnings on a monitor that costs too much, or sees too little."""
     if report.monitor_share > 0.1:
         report.warnings.append(
             f"the monitor would take {100 * report.monitor_share:.0f} % of the time (10 % is meant). Raise "
@@ -112,7 +118,6 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
             f"{evaluations} evaluations are too few for a verdict, which needs at least 7 (with step 0). "
             f"Set monitor.every_steps to {max(1, config.training.steps // 8)}."
         )
-    return report
 
 
 def _step_work(config: Run, weights: tuple[int, int], trained_share: float, read: float, counted: float) -> float:
@@ -169,11 +174,14 @@ def _answer_tokens(config: Run, models: Models, prompts: Prompts) -> float:
     return min(most, 1.7 * _mean([len(models.tokenizer(t).input_ids) for t in texts]))
 
 
-def _sampled_tokens(config: Run, prompts: Prompts, answer: float) -> float:
-    rows = len(prompts.held_out) * config.monitor.completions_per_prompt
-    if isinstance(config.data.completions, SampledCompletions):
+def _sampled_tokens(config: Run, prompts: Prompts, answer: float) -> tuple[float, float]:
+    """(by the teacher, by the student), before and during training; changes of the plan are left out."""
+    rows = float(len(prompts.held_out) * config.monitor.completions_per_prompt)
+    if isinstance(config.data.completions, SampledCompletions) and "teacher" in config.source.fed:
         rows += len(prompts.train) * config.data.completions.per_prompt
-    return rows * answer
+    trained = config.training.steps * config.training.batch_rows
+    rows += trained * config.source.fractions.get("online_teacher", 0.0)
+    return rows * answer, trained * config.source.fractions.get("online_student", 0.0) * answer
 
 
 def _memory(config: Run, models: Models, read: float, answer: float) -> float:
