@@ -31,10 +31,10 @@ def problems(paths: list[Path], each: int) -> list[dict[str, str]]:
     """Some of every set."""
     found: dict[str, list[dict[str, str]]] = {name: [] for name in SETS}
     for path in paths:
-        for line in gzip.decompress(path.read_bytes()).decode().splitlines():
-            row = json.loads(line)
+        for line in gzip.decompress(path.read_bytes()).decode().split("\n"):
+            row = json.loads(line or "{}")
             name = row.get("dataset", "GSM8K")
-            if name not in found or not row["question"].strip():
+            if name not in found or not row.get("question", "").strip():
                 continue
             answer = str(row["answer"])
             reference = answer if "####" in answer else f"The answer is {answer.removesuffix('.0')}."

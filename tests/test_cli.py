@@ -86,7 +86,7 @@ def test_check_warns_beyond_one_order_of_magnitude(make_run: Make, tmp_path: Pat
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.setps=3", "unknown key. Did you mean steps?"),
+        ("training.stpes=3", "unknown key. Did you mean steps"),
         ("data.prompts.path=nowhere.jsonl", "nowhere.jsonl"),
         ("teacher.path=/nowhere", "no model in '/nowhere'"),
         ("data.max_length=16", "too long"),

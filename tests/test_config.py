@@ -104,7 +104,7 @@ def test_every_setting_has_its_sentence_or_a_plain_name() -> None:
     plain = {"kind", "teacher", "student", "data", "source", "objective", "training", "monitor", "checkpoints",
              "prompts", "held_out", "completions", "terms", "optimiser", "sampling", "near_duplicates", "model",
              "fraction", "path", "file", "id", "architecture", "hidden_size", "num_layers", "num_heads",
-             "adam_beta1", "adam_beta2", "adam_epsilon", "groups"}  # fmt: skip
+             "format", "adam_beta1", "adam_beta2", "adam_epsilon", "groups"}  # fmt: skip
     missing = [
         f"{name}.{field}"
         for name, definition in schema["$defs"].items()

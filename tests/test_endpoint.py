@@ -247,6 +247,7 @@ def test_a_caller_that_stops_cancels_what_is_in_flight(make: Any) -> None:
 
 
 def test_an_interrupt_from_the_keyboard_ends_it(make: Any) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with FaultyServer(faults={"timeout": 1.0}) as server:
         generator = make(server, timeout_seconds=20.0)
 
@@ -260,6 +261,7 @@ def test_an_interrupt_from_the_keyboard_ends_it(make: Any) -> None:
         with pytest.raises(KeyboardInterrupt):
             list(generator.generate(REQUESTS))
         timer.join()
+    signal.signal(signal.SIGINT, before)
     assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
     assert generator.spending.failed == {"cancelled": 8}
 

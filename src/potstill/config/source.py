@@ -125,6 +125,7 @@ class OfflineSource(_Source):
     allowed = ("teacher", "reference", "corpus")
     kind: Literal["offline"]
     fractions: dict[Stream, float] = Field(default={"teacher": 1.0})
+    """Share of every batch's rows by stream; sums to 1."""
 
 
 class OnlineTeacherSource(_Source):
@@ -133,7 +134,9 @@ class OnlineTeacherSource(_Source):
     allowed = ("online_teacher", "reference", "corpus")
     kind: Literal["online_teacher"]
     fractions: dict[Stream, float] = Field(default={"online_teacher": 1.0})
+    """Share of every batch's rows by stream; sums to 1."""
     online: Online = Online()
+    """How fresh completions are sampled."""
 
 
 class OnlineStudentSource(_Source):
@@ -142,7 +145,9 @@ class OnlineStudentSource(_Source):
     allowed = ("online_student", "replay", "reference", "corpus")
     kind: Literal["online_student"]
     fractions: dict[Stream, float] = Field(default={"online_student": 1.0})
+    """Share of every batch's rows by stream; sums to 1."""
     online: Online = Online()
+    """How fresh completions are sampled."""
     replay: Replay | None = None
     """How the stream `replay` is drawn; null: with the defaults, where it has a share."""
 
@@ -154,7 +159,9 @@ class MixtureSource(_Source):
     allowed = ("teacher", "reference", "corpus", "online_teacher", "online_student", "replay")
     kind: Literal["mixture"]
     fractions: dict[Stream, float] = Field(default={"teacher": 0.9, "online_student": 0.1})
+    """Share of every batch's rows by stream; sums to 1."""
     online: Online = Online()
+    """How fresh completions are sampled."""
     replay: Replay | None = None
     """How the stream `replay` is drawn; null: with the defaults, where it has a share."""
 

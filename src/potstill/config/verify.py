@@ -54,6 +54,7 @@ class Exact(_Answered):
 
     kind: Literal["exact"]
     normalisation: Normalisation = Normalisation()
+    """What does not count when answer and reference are compared."""
 
 
 class Math(_Answered):

@@ -111,6 +111,13 @@ def barrier(world: World) -> None:
         dist.barrier()
 
 
+def in_shards(wrapped: nn.Module) -> None:
+    """Back to shards: after an evaluation the root's weights are still whole, and what is whole cannot be saved."""
+    for module in wrapped.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor put together (every process must call it), any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -18,7 +18,7 @@ from potstill.training import checkpoint
 from potstill.training.feeding import Feeder
 from potstill.training.loop import Stopwatch, Trainer, precision
 from potstill.training.monitor import Monitor
-from potstill.training.parallel import World, barrier, from_lead
+from potstill.training.parallel import World, barrier, from_lead, in_shards
 from potstill.training.show import Show
 from potstill.training.signals import Stop, Stopped
 from potstill.training.stages import Models
@@ -131,6 +131,7 @@ def save(session: Session) -> None:
     """A checkpoint; then only the last few and the best stay."""
     trainer, run = session.trainer, session.run
     session.trackers.flush()
+    in_shards(trainer.student)
     facts = {
         "optimiser_steps": trainer.step,
         "lengths": run.lengths(),

@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from potstill.models.recompute import not_recomputing
+from potstill.training.parallel import in_shards
 
 
 @contextmanager
@@ -23,12 +24,11 @@ def speaking(wrapped: nn.Module, student: Any) -> Iterator[None]:
 
     Where the weights are sharded, every process must do the same inside it.
     """
-    sharded = [m for m in wrapped.modules() if isinstance(m, FSDPModule)]
-    for module in sharded:
-        module.unshard()
+    for module in wrapped.modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
     with ExitStack() as stack:
         stack.enter_context(not_recomputing(student))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
-    for module in sharded:
-        module.reshard()
+    in_shards(wrapped)
