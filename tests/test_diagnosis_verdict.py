@@ -409,7 +409,7 @@ def test_hacking_is_answered_with_more_completions_first_and_a_plan_that_follows
     assert answers[0].action == "more_completions_per_prompt"
     assert answers[0].plan == DataPlan(4, 300, {"teacher": 1.0}, 6, 100, "more_completions_per_prompt")
     online = next(answer.plan for answer in answers if answer.action == "online_mixture")
-    assert online is not None and online.fractions == {"teacher": 0.9, "student": 0.1}
+    assert online is not None and online.fractions == {"teacher": 0.9, "online_student": 0.1}
     assert answers[-1].training == {"export_step": verdict.best_step}
     assert all(answer.plan is None for answer in remedies(verdict))
 

@@ -79,7 +79,13 @@ def trainer(family: str, layout: Layout | None = None, micro: int | None = None,
         optimiser=Optimiser(learning_rate=1e-3),
     )
     said = LocalTeacher(
-        ScoredModel(teacher), rows(), layout, Alignment(None, VOCABULARY), "t", keep_mb, torch.device("cpu"),
+        ScoredModel(teacher),
+        rows(),
+        layout,
+        Alignment(None, VOCABULARY),
+        "t",
+        keep_mb,
+        torch.device("cpu"),
         range(len(LENGTHS)),
     )
     scored = ScoredModel(student)

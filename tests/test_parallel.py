@@ -32,8 +32,8 @@ def launch(arguments: list[str], processes: int) -> str:
     ("family", "tie", "trained"),
     [
         ("llama", "tied", "whole"),
-        ("llama", "untied", "whole"),
-        ("t5", "tied", "whole"),
+        pytest.param("llama", "untied", "whole", marks=pytest.mark.slow),
+        pytest.param("t5", "tied", "whole", marks=pytest.mark.slow),
         ("t5", "untied", "whole"),
         ("llama", "tied", "adapted"),  # LoRA, with blocks computed again in the backward
         pytest.param("t5", "tied", "adapted", marks=pytest.mark.slow),

@@ -105,8 +105,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, by
         ("llama, LoRA", "metrics.jsonl", 3),
         ("llama, DoRA", "metrics.jsonl", 5),
         ("llama, schedules", "metrics.jsonl", 3),
-        ("llama, frozen", "metrics.jsonl", 5),
-        ("t5, LoRA and schedules", "metrics.jsonl", 3),
+        pytest.param("llama, frozen", "metrics.jsonl", 5, marks=pytest.mark.slow),
+        pytest.param("t5, LoRA and schedules", "metrics.jsonl", 3, marks=pytest.mark.slow),
     ],
 )
 def test_sigkill_and_again_ends_with_the_same_bytes(

@@ -176,7 +176,13 @@ def test_weighed_gradients_do_not_depend_on_how_the_batch_is_cut(family: str, no
         made = objective(*terms, normalise=normalise, head_memory_mb=0.005)
         config = Training(steps=9, batch_rows=8, micro_batch_rows=micro, optimiser=Optimiser(learning_rate=1.0))
         said = LocalTeacher(
-            ScoredModel(teacher), rows, layout, Alignment(None, VOCABULARY), "t", 64.0, torch.device("cpu"),
+            ScoredModel(teacher),
+            rows,
+            layout,
+            Alignment(None, VOCABULARY),
+            "t",
+            64.0,
+            torch.device("cpu"),
             range(len(rows)),
         )
         config = config.model_copy(update={"precision": "fp32"})

@@ -133,9 +133,9 @@ class DataPlan:
 
     version: int
     from_step: int
-    fractions: Mapping[str, float]  # provenance -> share of every batch's rows
+    fractions: Mapping[str, float]  # stream -> share of every batch's rows
     completions_per_prompt: int
-    num_prompts: int  # the first so many training prompts
+    num_prompts: int  # the first so many training prompts, in an order keyed by the seed
     reason: str
 
 

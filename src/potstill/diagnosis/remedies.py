@@ -49,7 +49,7 @@ def against_hacking(verdict: Verdict, plan: DataPlan | None, at_step: int | None
         change(
             "online_mixture",
             "the teacher corrects what the student says now; needs the teacher while training",
-            lambda old: replace(old, fractions=mixed(old.fractions, "student", ONLINE_SHARE)),
+            lambda old: replace(old, fractions=mixed(old.fractions, "online_student", ONLINE_SHARE)),
         ),
         change(
             "human_text",
