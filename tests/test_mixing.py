@@ -99,4 +99,4 @@ def test_worked_examples_stand_before_every_prompt_and_change_no_id(tmp_path: Pa
         ("user", "1 + 1 ="),
     ]  # fmt: skip
     with pytest.raises(PromptError, match="expected 9 examples, found 3"):
-        read_prompts(Prompts.model_validate(asked | {"few_shot": few | {"count": 9}}))
+        read_prompts(Prompts.model_validate({"path": path, "reference": "reference", "few_shot": few | {"count": 9}}))
