@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from faulty_server import FaultyServer
 
 from potstill.config import Run
 from potstill.config.generate import Generate
 from potstill.config.load import ConfigError, load_generate
 from potstill.data.store import CompletionStore, StoreError
+from potstill.data.terms import TermsError
 from potstill.run_dir import RunDirError
 from potstill.training.distil import distil
 from potstill.training.generating import generate
@@ -143,6 +145,31 @@ def test_held_out_prompts_are_answered_before_and_after(make_run: Make) -> None:
     assert {"teacher", "start", "student", "p_no_change"} == found.keys()
     assert found["student"]["asked"] == len(found["student"]["by_prompt"]) == found["teacher"]["asked"] > 0
     assert found["student"]["rate"] == 1.0 and found["p_no_change"] == 1.0  # nothing to count wrong in random words
+
+
+def test_an_endpoint_fills_a_store_whose_terms_stop_a_run(
+    tree: dict[str, Any], llama_folder: Path, make_run: Make, tmp_path: Path
+) -> None:
+    with FaultyServer(faults={"rate_limit": 0.1, "server_error": 0.1}, seed=3) as server:
+        endpoint = {
+            "kind": "endpoint", "base_urls": [server.url], "model": "teacher", "backoff_seconds": 0.01,
+            "rest_seconds": 0.05, "terms": "openai", "price_per_million_prompt_tokens": 1.0,
+            "price_per_million_completion_tokens": 2.0,
+        }  # fmt: skip
+        served = {name: value for name, value in tree.items() if name not in ("slots", "precision")}
+        served |= {"generator": endpoint, "tokenizer": {"kind": "folder", "path": str(llama_folder)}}
+        with pytest.raises(TermsError, match="OpenAI"):
+            generate(made(served), QUIET)
+        assert not server.bodies and not Path(tree["output"]).exists()
+        allowed = served["data"] | {"acknowledged_terms": ["openai"]}
+        run = generate(made(served, data=allowed), QUIET)
+    found = CompletionStore(run.file("completions.jsonl")).read()
+    assert len({(c.prompt_id, c.index) for c in found}) == len(found) == 48
+    assert {c.history.terms for c in found} == {"openai-api"}  # by the id that it is known by
+    assert run.file("requests.jsonl").read_bytes().count(b"\n") > 96  # sent and ended, some more than once
+    store = {"kind": "store", "path": str(run.path), "monitor_sampling": {"max_new_tokens": 12}}
+    with pytest.raises(TermsError, match="store"):
+        distil(make_run(data__completions=store), QUIET)
 
 
 @pytest.mark.parametrize(

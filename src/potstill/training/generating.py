@@ -24,9 +24,10 @@ from potstill.config.generate import Generate
 from potstill.config.generate import Generator as Source
 from potstill.data.encode import encode_prompt
 from potstill.data.mixing import read_all
+from potstill.data.model_hints import terms_of_endpoint
 from potstill.data.rows import check_room
 from potstill.data.store import CompletionStore
-from potstill.data.terms import find_terms, refuse_forbidden, terms_of_served
+from potstill.data.terms import find_terms, refuse_forbidden
 from potstill.generation.base import Generator, Request, sample_all
 from potstill.generation.endpoint import EndpointGenerator, RefusedPromptsError
 from potstill.models.load import Loaded, load_model, load_tokenizer, source_name, source_terms
@@ -152,6 +153,7 @@ def _generator(
 def _served(
     config: Endpoint, tokenizer: Any, sampling: Sampling, seed: int, run: RunDir, stream: str
 ) -> EndpointGenerator:
+    config = config.model_copy(update={"terms": terms_of_endpoint(config)})  # every completion carries them
     return EndpointGenerator(config, tokenizer, sampling, seed, stream, run.file("requests.jsonl"))
 
 
@@ -179,10 +181,8 @@ def _judge(config: Generate, run: RunDir, asker: Asker, loaded: Loaded | None, d
 def _permitted(config: Generate) -> list[str]:
     """Warnings on the generator's terms. Raises TermsError where they forbid what this is for."""
     source = config.generator
-    if isinstance(source, Endpoint):
-        terms = find_terms(source.terms) or terms_of_served(source.base_urls[0], source.model)
-    else:
-        terms = find_terms(source_terms(source))
+    text = terms_of_endpoint(source) if isinstance(source, Endpoint) else source_terms(source)
+    terms = find_terms(text)
     return refuse_forbidden({source_name_of(source): terms}, config.data.acknowledged_terms)
 
 

@@ -8,13 +8,15 @@ card, as it was known on that day.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from potstill.config.data import FileCompletions, SampledCompletions
+from potstill.config.data import FileCompletions, SampledCompletions, StoreCompletions
 from potstill.config.model import LayersStudent
 from potstill.config.run import Run
 from potstill.data.terms import Terms, find_terms, refuse_forbidden, terms_of_model, terms_version
 from potstill.models.load import source_name, source_terms
+from potstill.run_dir import read_lines
 
 
 def generators(config: Run) -> dict[str, str | None]:
@@ -25,6 +27,10 @@ def generators(config: Run) -> dict[str, str | None]:
         found[f"teacher {source_name(config.teacher)}"] = source_terms(config.teacher)
     if isinstance(completions, FileCompletions):
         found[f"{completions.generator} (completions from a file)"] = terms_of_file(completions)
+    if isinstance(completions, StoreCompletions):
+        kept = Path(completions.path) / "completions.jsonl"
+        for text in sorted({line["history"]["terms"] or "" for line in read_lines(kept)}):
+            found[f"store {completions.path}{f' ({text})' if text else ''}"] = text or None
     return found
 
 
