@@ -58,7 +58,7 @@ def test_two_processes_equal_one(family: str, tie: str, trained: str, tmp_path: 
             torch.testing.assert_close(tensors[key], value, rtol=1e-3, atol=2e-4, msg=f"{name} {key}")
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_a_whole_run_works_on_two_processes_and_resumes_on_one(
     make_run: Callable[..., Run], tmp_path: Path, parallel: str
 ) -> None:
@@ -83,7 +83,7 @@ def test_a_whole_run_works_on_two_processes_and_resumes_on_one(
     assert facts["world_size"] == 2  # saved by two processes, read by this one
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_two_processes_share_what_the_student_says(make_run: Callable[..., Run], tmp_path: Path, parallel: str) -> None:
     """Each samples its part (all of it under FSDP), and a replay reaches rows of the other."""
     shares = {"teacher": 0.5, "online_student": 0.25, "replay": 0.25}

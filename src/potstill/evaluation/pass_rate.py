@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import binomtest
-
 from potstill.generation.base import Generator, Request
 from potstill.generation.rejection import verify_all
 from potstill.records import Completion, Prompt
@@ -29,6 +27,8 @@ class PassRate:
 
     def interval(self) -> tuple[float, float]:
         """95 %, Clopper-Pearson."""
+        from scipy.stats import binomtest  # a second to import
+
         found = binomtest(sum(self.passed.values()), len(self.passed)).proportion_ci(0.95)
         return float(found.low), float(found.high)
 
@@ -63,6 +63,8 @@ def pass_rate(
 
 def better_by_chance(one: PassRate, other: PassRate) -> float:
     """Two-sided p of the same prompts being passed as often: McNemar's exact test on those that differ."""
+    from scipy.stats import binomtest
+
     gained = sum(other.passed[name] and not one.passed[name] for name in one.passed)
     lost = sum(one.passed[name] and not other.passed[name] for name in one.passed)
     return 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost).pvalue)

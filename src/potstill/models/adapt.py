@@ -10,15 +10,16 @@ it cannot honour is refused.
 from __future__ import annotations
 
 import warnings
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from potstill.config.adapter import Adapter
 from potstill.models.load import ModelError
+
+if TYPE_CHECKING:  # PEFT takes more than a second to import, and most runs have no adapter
+    from peft import PeftModel
 
 
 def is_tied(model: Any) -> bool:
@@ -43,6 +44,8 @@ def adapt(model: Any, config: Adapter, seed: int) -> PeftModel:
     half is drawn from `seed`. Raises ModelError where a name matches nothing, and for
     adapters that could not be honoured or not be merged.
     """
+    from peft import LoraConfig, get_peft_model
+
     _refuse_half_of_a_tie(model, config.train_whole, "training.adapter.train_whole")
     _refuse_what_cannot_be_honoured(model, config)
     names = "all-linear" if config.modules == "all_linear" else list(config.modules)
@@ -72,9 +75,8 @@ def adapt(model: Any, config: Adapter, seed: int) -> PeftModel:
 
 def head_weight(layer: Any) -> Tensor:
     """[V, D] the head's weight as the model uses it, with a LoRA on it added."""
-    if not isinstance(layer, LoraLayer):
+    if not hasattr(layer, "get_delta_weight"):  # PEFT's LoRA layers have it, no others
         return layer.weight  # type: ignore[no-any-return]
-    layer = cast(Any, layer)
     weight: Tensor = layer.get_base_layer().weight
     for name in layer.active_adapters:
         weight = weight + layer.get_delta_weight(name).to(weight.dtype)
