@@ -23,6 +23,7 @@ from potstill.config.generate import Generate
 from potstill.config.load import ConfigError, load_generate
 from potstill.data.store import CompletionStore, StoreError
 from potstill.data.terms import TermsError
+from potstill.evaluation.pass_rate import PassRate, better_by_chance
 from potstill.run_dir import RunDirError
 from potstill.training.distil import distil
 from potstill.training.generating import generate
@@ -191,3 +192,14 @@ def test_settings_without_effect_are_refused(tree: dict[str, Any], tmp_path: Pat
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "generate").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_committed_generation_parses(path: Path) -> None:
     assert load_generate(path).per_prompt > 0
+
+
+def test_whether_a_student_got_better_is_asked_of_the_same_prompts() -> None:
+    def rate(text: str) -> PassRate:
+        return PassRate({str(i): mark == "+" for i, mark in enumerate(text)}, {}, {})
+
+    assert better_by_chance(rate("-----"), rate("+++++")) == pytest.approx(2 / 2**5)  # five gained, none lost
+    assert better_by_chance(rate("++--"), rate("++--")) == 1.0
+    assert better_by_chance(rate("+-"), rate("-+")) == 1.0
+    low, high = rate("-" * 48).interval()
+    assert low == 0 and high == pytest.approx(1 - 0.025 ** (1 / 48))
