@@ -38,11 +38,6 @@ class CachedTeacher:
         self.cache, self.rows, self.unchanging = cache, rows, list(unchanging)
         self._places: dict[int, int] = {}
 
-    def keep(self, row_ids: Sequence[int]) -> bool:
-        """More rows that do not change, to be looked up by `prepare`; they are kept already."""
-        self.unchanging += row_ids
-        return True
-
     def has_all(self, row_ids: Iterable[int], streams: Iterable[str]) -> bool:
         """Nothing is ever asked of the model."""
         return True

@@ -30,7 +30,7 @@ class Strategy(Frozen):
     """Only for prompts of these groups (data.prompts.group or .task); null: for all."""
 
     @model_validator(mode="after")
-    def _asks_differently(self) -> Strategy:
+    def _has_a_place(self) -> Strategy:
         if self.template is not None and PLACE not in self.template:
             raise ValueError(f"template must say where the prompt goes, as {PLACE}; found {self.template!r}")
         return self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -89,20 +88,8 @@ def _rows(
 ) -> list[Row]:  # fmt: skip
     """The rows of the run, sampled now where they are not on disk yet."""
     limit = check_lengths(config, prompts, models)
-    bars: dict[str, Any] = {}
-
-    def progress(name: str, total: int, rows: int, tokens: int) -> bool:
-        if name not in bars:
-            bars[name] = show.bar(name, total, rows).__enter__()
-        else:
-            bars[name].advance(rows, tokens)
-        return stop.requested
-
-    try:
+    with show.bars(lambda: stop.requested) as progress:
         answers = training_completions(run, config, models, prompts, world.device, progress)
-    finally:
-        for bar in bars.values():
-            bar.__exit__(None, None, None)
     if answers is None:
         raise Stopped("stopped while sampling; what was sampled is kept", stop.signal_number)
     return training_rows(config, models, prompts, answers, limit)[0]

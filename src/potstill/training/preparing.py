@@ -138,23 +138,11 @@ def _sample(
     """Training and held-out completions. The lead samples, the others read what it wrote."""
     if not world.leads:
         barrier(world)
-    bars: dict[str, Any] = {}
-
-    def progress(name: str, total: int, rows: int, tokens: int) -> bool:
-        if name not in bars:
-            bars[name] = show.bar(name, total, rows).__enter__()
-        else:
-            bars[name].advance(rows, tokens)
-        return stop.requested
-
-    try:
+    with show.bars(lambda: stop.requested) as progress:
         answers = training_completions(run, config, models, prompts, world.device, progress)
-        held_out = None if answers is None else sample_held_out(
-            run, config, models, prompts, world.device, progress
-        )  # fmt: skip
-    finally:
-        for bar in bars.values():
-            bar.__exit__(None, None, None)
+        held_out = None
+        if answers is not None:
+            held_out = sample_held_out(run, config, models, prompts, world.device, progress)
     if answers is None or held_out is None:
         raise Stopped("stopped while sampling; what was sampled is kept", stop.signal_number)
     if world.leads:

@@ -6,6 +6,8 @@ On a terminal a live line; elsewhere (a log, CI) a plain line now and then.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -27,6 +29,25 @@ class Show:
 
     def bar(self, what: str, total: int, done: int = 0) -> Bar:
         return Bar(self, what, total, done)
+
+    @contextmanager
+    def bars(self, asked_to_stop: Callable[[], bool]) -> Iterator[Callable[[str, int, int, int], bool]]:
+        """A function that is told (what, total, units, tokens) and draws a bar for each `what`; it says whether
+        to stop. The first call for a `what` tells what is done already."""
+        made: dict[str, Bar] = {}
+
+        def progress(what: str, total: int, units: int, tokens: int) -> bool:
+            if what not in made:
+                made[what] = self.bar(what, total, units).__enter__()
+            else:
+                made[what].advance(units, tokens)
+            return asked_to_stop()
+
+        try:
+            yield progress
+        finally:
+            for bar in made.values():
+                bar.__exit__(None, None, None)
 
 
 class Bar:

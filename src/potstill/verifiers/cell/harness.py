@@ -24,7 +24,7 @@ def describe(error: BaseException) -> str:
     """Type and text of an exception; its text is the code's own and may fail too."""
     try:
         text = str(error)
-    except Exception:
+    except Exception:  # whatever the code under test raises here; the outcome is an error already
         text = "(an exception whose text cannot be read)"
     return f"{type(error).__name__}: {text}"[:DETAIL_CHARACTERS]
 
