@@ -15,6 +15,7 @@ from curve_simulator import jitter_series, shape_of, simulate
 
 from potstill.diagnosis.curves import (
     MIN_AFTER,
+    capped,
     prompt_halves,
     rise_test,
     slope_weights,
@@ -24,6 +25,7 @@ from potstill.diagnosis.curves import (
 )
 from potstill.diagnosis.noise import (
     CORRELATIONS,
+    GROWTHS,
     falling_levels,
     jitter_posterior,
     keyed_generator,
@@ -35,9 +37,9 @@ from potstill.diagnosis.noise import (
 RUNS = 200
 
 
-def rate_of_rises(shape: str, evaluations: int, rise: float = 0.0, **noise: float) -> float:
+def rate_of_rises(shape: str, evaluations: int, rise: float = 0.0, runs: int = RUNS, **noise: float) -> float:
     truth = shape_of(shape, evaluations, rise)
-    return float(np.mean([rise_test(simulate(truth, seed, **noise)).passed() for seed in range(RUNS)]))
+    return float(np.mean([rise_test(simulate(truth, seed, **noise)).passed() for seed in range(runs)]))
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
@@ -54,6 +56,20 @@ def test_prompts_that_drift_apart_on_a_flat_curve_are_no_rise_even_when_they_are
 
 def test_spikes_of_jitter_are_no_rise() -> None:
     assert rate_of_rises("flat", 20, heavy=True) <= 0.05
+
+
+def test_jitter_that_grows_fourfold_is_no_rise() -> None:
+    assert rate_of_rises("flat", 20, jitter=0.1, jitter_end=0.4, correlation=0.3) <= 0.05
+
+
+def test_one_evaluation_that_lies_too_high_at_the_end_is_no_rise() -> None:
+    assert rate_of_rises("flat", 20, outlier=0.5, outlier_at=1.0) <= 0.05
+
+
+def test_power_rises_with_the_rise() -> None:
+    powers = [rate_of_rises("u", 16, rise=rise, runs=80, prompts=64) for rise in (0.3, 0.8, 1.3)]
+    assert powers[0] <= 0.2
+    assert powers[0] + 0.2 < powers[1] < powers[2] - 0.2
 
 
 def test_a_clear_rise_is_seen() -> None:
@@ -157,11 +173,49 @@ def test_slope_weights_equal_a_least_squares_fit() -> None:
 def test_correlated_jitter_is_recognised_when_the_curve_is_long() -> None:
     def expected_correlation(true: float) -> float:
         series = [0.1 * jitter_series(np.random.default_rng(seed), 300, true) for seed in range(10)]
-        chances = [jitter_posterior(values, trend_design(values, 0))[0] for values in series]
+        chances = [jitter_posterior(values, trend_design(values, 0))[0].sum(1) for values in series]
         return float(np.mean(chances, axis=0) @ CORRELATIONS)
 
     assert expected_correlation(0.0) < 0.1
     assert expected_correlation(0.6) == pytest.approx(0.6, abs=0.1)
+
+
+def test_growing_and_shrinking_jitter_is_recognised_when_the_curve_is_long() -> None:
+    def expected_growth(end: float) -> float:
+        size = (end / 0.1) ** np.linspace(0, 1, 200)
+        series = [0.1 * size * jitter_series(np.random.default_rng(seed), 200, 0.3) for seed in range(10)]
+        chances = [jitter_posterior(values, trend_design(values, 0))[0].sum(0) for values in series]
+        return float(np.mean(chances, axis=0) @ GROWTHS)
+
+    assert expected_growth(0.1) == pytest.approx(0, abs=0.3)
+    assert expected_growth(0.4) == pytest.approx(np.log(4), abs=0.3)
+    assert expected_growth(0.025) == pytest.approx(-np.log(4), abs=0.3)
+
+
+def test_the_likelihood_of_the_jitter_equals_that_of_its_covariance() -> None:
+    values = np.random.default_rng(0).standard_normal(12)
+    design = trend_design(values, 4)
+    logs = np.zeros((len(CORRELATIONS), len(GROWTHS)))
+    free = design.shape[0] - design.shape[1]
+    lags = np.abs(np.subtract.outer(np.arange(12), np.arange(12)))
+    for row, correlation in enumerate(CORRELATIONS):
+        for column, growth in enumerate(GROWTHS):
+            size = np.exp(growth * np.linspace(-0.5, 0.5, 12))
+            inverse = np.linalg.inv(np.outer(size, size) * correlation**lags)
+            inner = design.T @ inverse @ design
+            fit = design @ np.linalg.solve(inner, design.T @ inverse @ values)
+            squares = (values - fit) @ inverse @ (values - fit)
+            logs[row, column] = (
+                np.linalg.slogdet(inverse)[1] - np.linalg.slogdet(inner)[1] - free * np.log(squares)
+            ) / 2
+    expected = np.exp(logs - logs.max()) * np.outer(1 - CORRELATIONS, [1, 2, 3, 2, 1])
+    np.testing.assert_allclose(jitter_posterior(values, design)[0], expected / expected.sum(), atol=1e-10)
+
+
+def test_the_last_step_may_rise_no_more_than_another_after_the_change_point() -> None:
+    curves = np.array([[9.0, 1, 2, 4, 3, 9], [9, 1, 2, 4, 3, 4], [5, 4, 8, 7, 6, 9]])
+    held = capped(curves, np.array([0, 0, 2]))
+    assert held.tolist() == [[9, 1, 2, 4, 3, 5], [9, 1, 2, 4, 3, 4], [5, 4, 8, 7, 6, 6]]
 
 
 def test_redrawn_prompts_move_the_mean_by_its_standard_error() -> None:

@@ -118,7 +118,8 @@ class EvaluationRecord:
 
     Names used by the built-in monitor: `proxy` (the run's own objective against
     the teacher), `proxy_fkl` (forward KL at temperature 1), `golden` (the signal
-    that is not the teacher's) and `teacher_golden` (the same for the teacher).
+    that is not the teacher's) and `teacher_golden` (the same for the teacher). On a
+    slower clock, where asked for: `proxy_rkl`, `proxy_js`, `golden_rkl`, `golden_js`.
     """
 
     step: int

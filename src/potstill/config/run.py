@@ -109,6 +109,19 @@ class Run(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _sequences_follow_one_prompt(self) -> Run:
+        if self.monitor.sequence_every is None or self.oracle is None:
+            return self
+        how = self.data.completions
+        sees = how.asking.student_sees if how.kind == "sample" and how.asking is not None else "prompt"
+        if sees != "prompt":
+            raise ValueError(
+                "monitor.sequence_every compares the student with the oracle on samples of both, and with "
+                f"asking.student_sees {sees} they would follow different prompts; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _terms_are_of_what_feeds(self) -> Run:
         if self.oracle is not None and self.oracle.terms is not None:
             raise ValueError("oracle.terms has no effect: nothing that the oracle says feeds the student")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -61,6 +61,19 @@ class Layout:
     pad_id: int
     decoder_start_id: int | None = None  # encoder-decoders only
     side: Literal["left", "right"] = "right"
+
+
+def layout_of(model: Any, tokenizer: Any) -> Layout:
+    """How the rows of this model are laid out."""
+    start = model.config.decoder_start_token_id if model.config.is_encoder_decoder else None
+    pad = tokenizer.pad_token_id
+    return Layout(int(tokenizer.eos_token_id if pad is None else pad), start)
+
+
+def cut_by_length(rows: Sequence[Row], batch_rows: int) -> list[list[Row]]:
+    """Batches of rows of like length, in an order that the rows alone decide."""
+    ordered = sorted(rows, key=lambda r: (r.num_tokens, r.prompt_id, r.index))
+    return [ordered[i : i + batch_rows] for i in range(0, len(ordered), batch_rows)]
 
 
 def collate(rows: Sequence[Row], layout: Layout) -> TokenBatch:

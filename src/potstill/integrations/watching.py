@@ -21,6 +21,7 @@ from potstill.config.data import Sampling
 from potstill.config.monitor import MonitorConfig
 from potstill.config.objective import ObjectiveConfig
 from potstill.config.terms import ForwardKL
+from potstill.data.collate import layout_of
 from potstill.data.encode import encode_prompt
 from potstill.data.rows import check_room
 from potstill.diagnosis import diagnose
@@ -37,7 +38,7 @@ from potstill.training.opening import refuse_another
 from potstill.training.parallel import World
 from potstill.training.session import losses_since_last_evaluation
 from potstill.training.show import Show
-from potstill.training.stages import Models, Prompts, align_judge, layout_of
+from potstill.training.stages import Models, Prompts, align_judge
 from potstill.training.texts import SampleTexts
 from potstill.training.watch import ORACLE, TRAINING_LAW, build_monitor
 

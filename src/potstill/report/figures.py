@@ -27,6 +27,7 @@ from potstill.report.drawing import (
 from potstill.report.numbers import LABELS, Series, column, teacher_value, thinned
 
 COLOURS = {"proxy": BLUE, "proxy_fkl": GREEN, "golden": ORANGE, "verifier_failure": GREY}
+COLOURS |= {"proxy_rkl": BLUE, "proxy_js": BLUE, "golden_rkl": ORANGE, "golden_js": ORANGE}
 TIME = [[0.0, "#4f86d6"], [0.5, "#b05aa8"], [1.0, "#e8702a"]]
 
 

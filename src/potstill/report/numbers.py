@@ -24,6 +24,10 @@ LABELS = {
     "proxy": ("Proxy", "distance from the teacher: the run's own objective"),
     "proxy_fkl": ("Proxy, forward KL", "KL(teacher || student) at temperature 1"),
     "golden": ("Golden", "the signal that is not the teacher's"),
+    "proxy_rkl": ("Proxy, reverse KL", "KL(student || teacher) on the student's own samples"),
+    "proxy_js": ("Proxy, Jensen-Shannon", "of whole completions, on samples of both; spread over their tokens"),
+    "golden_rkl": ("Golden, reverse KL", "KL(student || oracle) on the student's own samples"),
+    "golden_js": ("Golden, Jensen-Shannon", "of whole completions, on samples of both; spread over their tokens"),
     "verifier_failure": ("Verifier", "share of answers that fail it; not nats"),
 }
 

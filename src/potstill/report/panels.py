@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,11 +81,27 @@ def draw_panels(
         dashed = "" if curves["golden"].teacher is None else " Dashed: where perfect imitation ends."
         words = f"The signal that is not the teacher's.{dashed} {shade}"
         panels.append(framed("golden", "Golden", words, figures.curves([curves["golden"]], best_step)))
+    panels += draw_sequences(curves, best_step, shade)
     if "verifier_failure" in curves:
         words = f"How many of the student's answers fail the verifier. {shade}"
         drawn = figures.curves([curves["verifier_failure"]], best_step, unit="share of answers")
         panels.append(framed("verifier", "Verifier", words, drawn))
     return panels + draw_training(metrics)
+
+
+def draw_sequences(curves: Mapping[str, Curve], best_step: int | None, shade: str) -> list[Figure]:
+    """Reverse KL and Jensen-Shannon, of whole completions, where the monitor sampled the student for them."""
+    panels = []
+    for kind, title, words in (
+        ("rkl", "Reverse KL", "How little of what the student says the frozen models would say, on its own samples."),
+        ("js", "Jensen-Shannon", "Between the laws of whole completions; at log 2 = 0.693 nothing is in common."),
+    ):
+        found = [curves[name] for name in (f"proxy_{kind}", f"golden_{kind}") if name in curves]
+        whole = [replace(curve, tokens=np.ones_like(curve.tokens)) for curve in found]
+        if whole:
+            drawn = figures.curves(whole, best_step, "nats per completion")
+            panels.append(framed(f"sequence-{kind}", title, f"{words} {shade}", drawn))
+    return panels
 
 
 def draw_training(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:

@@ -8,6 +8,7 @@ last hidden states, so that an evaluation costs one student pass over each set:
     or the references    -> golden, negative log-likelihood of the reference
 
 The teacher's own golden is measured once, as the line that perfect imitation ends at.
+Reverse KL and Jensen-Shannon need the student's own samples, and have a slower clock: `sequences.py`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from torch import nn
 from potstill.batch import TokenBatch
 from potstill.config.objective import ObjectiveConfig
 from potstill.config.terms import CrossEntropy, ForwardKL, RowKind
-from potstill.data.collate import Layout, Row, collate
+from potstill.data.collate import Layout, Row, collate, cut_by_length
 from potstill.losses.objective import Objective
 from potstill.metrics.sequence import measured, row_counts, row_sums
 from potstill.models.scored import ScoredModel
 from potstill.models.vocabulary import Alignment
 from potstill.records import EvaluationRecord, Measured, Split
-from potstill.training.parallel import World, gather
+from potstill.training.parallel import World, in_turns
+from potstill.training.sequences import Sequences
 
 EVERYWHERE: tuple[RowKind, ...] = ("reference", "teacher", "corpus")
 
@@ -53,8 +55,7 @@ class FrozenSet:
     def of(cls, rows: Sequence[Row], layout: Layout, batch_rows: int, judge: Judge | None,
            device: torch.device) -> FrozenSet:  # fmt: skip
         """Collate `rows` by length and keep `judge`'s hidden states on them."""
-        ordered = sorted(rows, key=lambda r: (r.num_tokens, r.prompt_id, r.index))
-        cuts = [ordered[i : i + batch_rows] for i in range(0, len(ordered), batch_rows)]
+        cuts = cut_by_length(rows, batch_rows)
         batches = [collate(cut, layout) for cut in cuts]
         if judge is not None:
             for batch, cut in zip(batches, cuts, strict=True):
@@ -82,11 +83,12 @@ class Monitor:
         self.golden_is_divergence = golden_is_divergence
         self.proxy_objective = proxy_objective(objective.config)
         self.teacher_series: dict[str, Measured] = {}
+        self.sequences: Sequences | None = None  # reverse KL and Jensen-Shannon, where they are asked for
 
     def measure_teacher(self, teacher: ScoredModel) -> None:
         """The teacher's own golden, and its log-probs of its own samples; once."""
         golden = self._score(teacher, self.golden_set, self._golden_objective())
-        self.teacher_series["teacher_golden"] = next(iter(golden.values()))
+        self.teacher_series |= {f"teacher_{name}": found for name, found in self._golden(golden).items()}
         if _hard_terms(self.proxy_objective):
             likelihood = self._score(teacher, self.proxy_set, simple("cross_entropy", self.objective.config))
             self._own_likelihood = likelihood["cross_entropy"]
@@ -103,11 +105,20 @@ class Monitor:
             values = self._score(student, self.fkl_set, simple("forward_kl", self.objective.config))
         series["proxy_fkl"] = values["forward_kl"]
         golden = self._score(student, self.golden_set, self._golden_objective())
-        series["golden"] = next(iter(golden.values()))
+        series |= self._golden(golden)
+        if self.sequences is not None and self.sequences.due(step):
+            series |= self.sequences.measure(student, step)
         return EvaluationRecord(step, series | self.teacher_series, self.splits, scalars)
 
     def _golden_objective(self) -> Objective:
-        return simple("forward_kl" if self.golden_is_divergence else "cross_entropy", self.objective.config)
+        likelihood = simple("cross_entropy", self.objective.config)
+        return with_fkl(likelihood) if self.golden_is_divergence else likelihood
+
+    def _golden(self, values: dict[str, Measured]) -> dict[str, Measured]:
+        """Golden by name; with an oracle its samples are references too, as people without one would have them."""
+        if not self.golden_is_divergence:
+            return {"golden": values["cross_entropy"]}
+        return {"golden": values["forward_kl"], "reference_nll": values["cross_entropy"]}
 
     def _proxy(self, values: dict[str, Measured]) -> Measured:
         """The weighted objective; the teacher's own log-probs are taken off cross-entropy, so that
@@ -122,22 +133,20 @@ class Monitor:
     @torch.no_grad()
     def _score(self, model: nn.Module, frozen: FrozenSet, objective: Objective) -> dict[str, Measured]:
         """Term -> nats and tokens per row, in the set's order. Processes share the batches."""
-        mine: dict[int, dict[str, tuple[list[float], list[int]]]] = {}
-        size = self.world.size
-        for turn in range(-(-len(frozen.batches) // size)):
-            # Everybody takes part in every turn: a sharded model computes together or not at all.
-            i = min(turn * size + self.world.rank, len(frozen.batches) - 1)
+
+        def work(i: int) -> dict[str, tuple[list[float], list[int]]]:
             batch = objective.weigh(frozen.batches[i].to(self.world.device))
             scored = model(batch, objective)
             counts = row_counts(batch).tolist()
-            mine[i] = {name: (row_sums(v, batch).tolist(), counts) for name, v in scored.values.items()}
-        everybody = {i: found for part in gather(mine, self.world) for i, found in part.items()}
+            return {name: (row_sums(v, batch).tolist(), counts) for name, v in scored.values.items()}
+
+        found = in_turns(self.world, len(frozen.batches), work)
         ids = [name for batch in frozen.batches for name in batch.prompt_ids]
         return {
             name: measured(
                 ids,
-                [x for i in range(len(frozen.batches)) for x in everybody[i][name][0]],
-                [x for i in range(len(frozen.batches)) for x in everybody[i][name][1]],
+                [x for part in found for x in part[name][0]],
+                [x for part in found for x in part[name][1]],
             )
             for name in objective.names
         }

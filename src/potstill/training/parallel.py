@@ -8,9 +8,10 @@ once too often.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from potstill.models.scored import ScoredModel
 from potstill.models.student import BLOCK_LISTS
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,19 @@ def gather(value: Any, world: World) -> list[Any]:
     found: list[Any] = [None] * world.size
     dist.all_gather_object(found, value)
     return found
+
+
+def in_turns(world: World, count: int, work: Callable[[int], Found]) -> list[Found]:
+    """`work(0)` to `work(count - 1)`, shared between processes; everybody gets all results, in order.
+
+    Everybody takes part in every turn: a sharded model computes together or not at all.
+    """
+    mine: dict[int, Found] = {}
+    for turn in range(-(-count // world.size)):
+        i = min(turn * world.size + world.rank, count - 1)
+        mine[i] = work(i)
+    everybody = {i: found for part in gather(mine, world) for i, found in part.items()}
+    return [everybody[i] for i in range(count)]
 
 
 def from_lead(value: Any, world: World) -> Any:

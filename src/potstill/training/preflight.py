@@ -91,7 +91,12 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
     report.seconds = {
         "sampling": SAMPLING_OVERHEAD * 2 * (by_teacher * (t_body + t_head) + by_student * (s_body + s_head)) / rate,
         "training": OVERHEAD * (step * config.training.steps + targets) / rate,
-        "monitor": (OVERHEAD * evaluations * once + SAMPLING_OVERHEAD * greedy * 2 * (s_body + s_head)) / rate,
+        "monitor": (
+            OVERHEAD * evaluations * once
+            + SAMPLING_OVERHEAD * greedy * 2 * (s_body + s_head)
+            + _sequences_work(config, models, held, prompt_tokens, answer)
+        )
+        / rate,
     }
     report.say(
         "training tokens",
@@ -111,13 +116,27 @@ def _watched(report: Forecast, config: Run, evaluations: int) -> None:
     if report.monitor_share > 0.1:
         report.warnings.append(
             f"the monitor would take {100 * report.monitor_share:.0f} % of the time (10 % is meant). Raise "
-            "monitor.every_steps, or lower monitor.max_prompts or monitor.sample_texts."
+            "monitor.every_steps or monitor.sequence_every, or lower monitor.max_prompts or monitor.sample_texts."
         )
     if evaluations < 7:
         report.warnings.append(
             f"{evaluations} evaluations are too few for a verdict, which needs at least 7 (with step 0). "
             f"Set monitor.every_steps to {max(1, config.training.steps // 8)}."
         )
+
+
+def _sequences_work(config: Run, models: Models, held: float, prompt: float, answer: float) -> float:
+    """FLOPs, overheads included, of `monitor.sequence_every`: `held` completions each time, scored by everybody."""
+    if config.monitor.sequence_every is None:
+        return 0.0
+    times = 1 + -(-config.training.steps // (config.monitor.every_steps * config.monitor.sequence_every))
+    body, head = body_and_head(models.student)
+    work = SAMPLING_OVERHEAD * 2 * answer * (body + head)
+    for judge in [models.teacher, *([] if models.oracle is None else [models.oracle])]:
+        its_body, its_head = body_and_head(judge.model)
+        # The student reads its own samples and the frozen model's, the frozen model the student's.
+        work += OVERHEAD * 2 * ((prompt + answer) * (2 * body + its_body) + answer * (3 * head + its_head))
+    return times * held * work
 
 
 def _step_work(config: Run, weights: tuple[int, int], trained_share: float, read: float, counted: float) -> float:

@@ -38,7 +38,7 @@ from potstill.training.stages import Models, Prompts, check_lengths
 from potstill.training.texts import SampleTexts
 from potstill.training.trackers import Trackers
 from potstill.training.variety import variety_record
-from potstill.training.watch import build_monitor, sample_held_out
+from potstill.training.watch import build_monitor, sample_held_out, watch_sequences
 
 
 def prepare(
@@ -66,6 +66,7 @@ def prepare(
         monitor = build_monitor(
             config.monitor.batch_rows, models, prompts, held_out, objective, root, world, limit, asker
         )
+        monitor.sequences = watch_sequences(config, models, prompts, held_out, world, limit, asker)
     _provenance(run, config, world, models, prompts, found, catalog, (plan, *changes))
     unchanging = {i for p in (plan, *changes) for name in p.fractions for i in catalog.chosen_rows(name, p)}
     teacher = None
@@ -79,9 +80,8 @@ def prepare(
     _resume(session, plan)
     for line in measure_start(run, config, world, models, prompts, student, trainer.step):
         show.say(f"[bold]{'benchmark':>16}[/bold]  {line}")
-    if "online_teacher" not in config.source.fed and (
-        teacher is None or teacher.has_all(unchanging, config.source.fed)
-    ):
+    still_speaks = "online_teacher" in config.source.fed or monitor.sequences is not None
+    if not still_speaks and (teacher is None or teacher.has_all(unchanging, config.source.fed)):
         release_body(models.teacher.model)
         show.say(f"[bold]{'the teacher':>16}[/bold]  has said all that the run needs; its head alone stays in memory")
     clock.lap("preparation")

@@ -14,7 +14,7 @@ import torch
 from potstill.config.data import SampledCompletions, Sampling
 from potstill.config.model import LoadedStudent
 from potstill.config.run import Run
-from potstill.data.collate import Layout
+from potstill.data.collate import Layout, layout_of
 from potstill.data.encode import EncodedPrompt
 from potstill.data.mixing import read_all
 from potstill.data.rows import check_room, encode_prompts
@@ -96,13 +96,6 @@ def align_judge(judge: Loaded, student: Any, tokenizer: Any) -> Alignment:
     scored = ScoredModel(judge.model)
     scored.verify_head()
     return align(judge.tokenizer, tokenizer, scored.vocabulary_width, ScoredModel(student).vocabulary_width)
-
-
-def layout_of(student: Any, tokenizer: Any) -> Layout:
-    """How the student's rows are laid out."""
-    start = student.config.decoder_start_token_id if student.config.is_encoder_decoder else None
-    pad = tokenizer.pad_token_id
-    return Layout(int(tokenizer.eos_token_id if pad is None else pad), start)
 
 
 def computing_dtype(config: Run) -> torch.dtype:

@@ -1,0 +1,135 @@
+"""Steps of an experiment that are never done twice.
+
+A step has a name and an address: the name and a hash of all that decides its outcome (its
+own settings, and the addresses of the steps that it needs). What it makes lies in a folder
+of that address, and `done.json` in it is written last. A stopped experiment goes on where
+it was; a changed setting does again what depends on it and nothing else.
+
+Steps that do not need each other run side by side: in this process, in several, or in
+Ray's workers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from potstill.run_dir import digest, write_atomic
+
+#: Longest hash that an address shows.
+HASH_LENGTH = 8
+Notice = Callable[["Step", float | None], None]  # a step that ended, and its seconds; None where it was done before
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to make once. `maker` names a function, `module:function`, of (facts, folder, needed folders)."""
+
+    name: str
+    maker: str
+    facts: Mapping[str, Any]  # plain values: they go to JSON, and decide the address
+    needs: Mapping[str, Step] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """Folder name: changes when anything that matters does."""
+        needed = {role: step.address for role, step in self.needs.items()}
+        return f"{self.name}-{digest([self.maker, dict(self.facts), needed])[:HASH_LENGTH]}"
+
+    def folder(self, root: Path) -> Path:
+        return root / "steps" / self.address
+
+    def is_done(self, root: Path) -> bool:
+        return (self.folder(root) / "done.json").is_file()
+
+
+def in_order(wanted: Sequence[Step]) -> list[Step]:
+    """All steps that these need and themselves, each once, needed ones first."""
+    found: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.address not in found:
+            for needed in step.needs.values():
+                visit(needed)
+            found[step.address] = step
+
+    for step in wanted:
+        visit(step)
+    return list(found.values())
+
+
+def perform(root: Path, step: Step) -> float:
+    """Make one step in this process; returns its seconds."""
+    start = time.perf_counter()
+    folder = step.folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    module, _, name = step.maker.partition(":")
+    needed = {role: one.folder(root) for role, one in step.needs.items()}
+    getattr(import_module(module), name)(dict(step.facts), folder, needed)
+    seconds = round(time.perf_counter() - start, 2)
+    record = {"seconds": seconds, "facts": dict(step.facts), "needs": {r: s.address for r, s in step.needs.items()}}
+    write_atomic(folder / "done.json", json.dumps(record, indent=1).encode())
+    return seconds
+
+
+def run_steps(root: Path, wanted: Sequence[Step], workers: int, notice: Notice) -> None:
+    """Make all that is not there yet, `workers` steps at a time.
+
+    A step that fails stops the rest from being begun; what is at work ends first, and the
+    error is raised then. Ctrl-C is heard by the steps themselves.
+    """
+    steps = in_order(wanted)
+    for step in steps:
+        if step.is_done(root):
+            notice(step, None)
+    open_steps = [step for step in steps if not step.is_done(root)]
+    if workers == 1:
+        for step in open_steps:
+            notice(step, perform(root, step))
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), _quiet_worker, (threads_each(workers),)) as pool:
+        for step, seconds in _in_pool(pool, root, open_steps, workers):
+            notice(step, seconds)
+
+
+def _in_pool(pool: ProcessPoolExecutor, root: Path, waiting: list[Step], workers: int) -> Iterator[tuple[Step, float]]:
+    """Steps as they end. Only as many are handed over as can be at work, so that a stop is quick."""
+    running: dict[Future[float], Step] = {}
+    error: BaseException | None = None
+    while running or (waiting and error is None):
+        missing = {s.address for s in waiting} | {s.address for s in running.values()}
+        for step in list(waiting) if error is None else ():
+            if len(running) < workers and not any(n.address in missing for n in step.needs.values()):
+                waiting.remove(step)
+                running[pool.submit(perform, root, step)] = step
+        ended, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in ended:
+            step = running.pop(future)
+            if future.exception() is not None:
+                error = error or future.exception()
+            else:
+                yield step, future.result()
+    if error is not None:
+        raise error
+
+
+def threads_each(workers: int) -> int:
+    """Threads of each worker, so that together they fill the machine."""
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def _quiet_worker(threads: int) -> None:
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
