@@ -58,7 +58,13 @@ def power_of(design: Design, runs: int, interval: Interval) -> Design:
     shares = " ".join(f"{cell['rise']:g}:{cell['hits'] / cell['runs']:.0%}" for cell in cells)
     text = ", ".join(f"{key} {value}" for key, value in design.items())
     print(f"{text}: error {error:.3f}, {shares} -> {smallest and round(smallest, 2)}", flush=True)
-    return {**design, "standard_error": error, "cells": cells, "detectable": smallest}
+    return {
+        **design,
+        "standard_error": error,
+        "rule_of_thumb": rule_of_thumb(design),
+        "cells": cells,
+        "detectable": smallest,
+    }
 
 
 def is_seen(design: Design, rise: float, seed: int) -> bool:
@@ -72,7 +78,8 @@ def standard_error(design: Design, *, interaction: float = 1.0, drift: float = 1
 
     The line is fitted to the evaluations from the turning point on. Jitter is AR(1); the
     prompts' own noise is `interaction` at each evaluation and `drift` over the run, as in the
-    simulator, both divided by the number of prompts.
+    simulator, both divided by the number of prompts. The smallest detectable rise is 3.6 to 7
+    of these errors, not a constant: the test does not know how alike neighbours are.
     """
     num = design["evaluations"]
     time = np.linspace(0, 1, num)
@@ -83,6 +90,16 @@ def standard_error(design: Design, *, interaction: float = 1.0, drift: float = 1
     covariance = design["jitter"] ** 2 * float(design["correlation"]) ** lags
     own = interaction**2 * np.eye(len(after)) + drift**2 * np.outer(time[after], time[after])
     return float(np.sqrt(weights @ (covariance + own / design["prompts"]) @ weights))
+
+
+def rule_of_thumb(design: Design, *, spread: float = 1.0) -> float:
+    """The smallest detectable rise by a formula fitted to these designs, nats a sequence.
+
+    23 times the noise of an evaluation over the root of the evaluations; `spread` is that of
+    the prompts, within an evaluation and over the run alike.
+    """
+    noise = design["jitter"] ** 2 + 2 * spread**2 / design["prompts"]
+    return 23 * float(np.sqrt(noise / design["evaluations"]))
 
 
 def detectable(rises: list[float], powers: list[float]) -> float | None:

@@ -106,6 +106,31 @@ def chat(
     chat_verb(run, prompt, sampling_temperature, max_new_tokens)
 
 
+lab_app = typer.Typer(help="Controlled experiments, where the truth is known.", no_args_is_help=True)
+app.add_typer(lab_app, name="lab")
+
+
+@lab_app.callback()
+def lab() -> None:
+    """Controlled experiments, where the truth is known."""
+
+
+@lab_app.command()
+def hacking(
+    overrides: Overrides = None,
+    preset: Annotated[str, typer.Option(help="Settings that come along: tiny, smollm or paper.")] = "tiny",
+    config: Annotated[Path | None, typer.Option(help="Settings of your own, as a YAML file, instead.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder; default: runs/lab-hacking-PRESET.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Steps at once; default: one a core, or one GPU's.")
+    ] = None,
+) -> None:
+    """Teacher hacking: oracle, teacher and students in many arms; go on where it stopped; findings and report."""
+    from potstill.cli.lab import hacking_verb
+
+    hacking_verb(preset, config, output, workers, overrides or [])
+
+
 def main() -> None:
     """Entry point: errors meant for the user are shown without a traceback."""
     from potstill.cli.errors import explained

@@ -166,7 +166,9 @@ class HackingLab(Frozen):
             raise ValueError("an oracle of kind tiny is trained on the prompts' corpus; use prompts of kind windows")
         members = [self.teacher, self.student, self.small_teacher, self.small_student]
         if not tiny and any(m is not None and m.kind == "tiny" for m in members):
-            raise ValueError("teacher and student of kind tiny use a tiny oracle's tokenizer; cut them (layers) or load")
+            raise ValueError(
+                "teacher and student of kind tiny use a tiny oracle's tokenizer; cut them (layers) or load"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from potstill.config.generate import Generate
+from potstill.config.lab import HackingLab
 from potstill.config.run import Run
 
 Tree = TypeVar("Tree", bound=BaseModel)
@@ -64,6 +65,14 @@ def load_generate(path: str | Path, overrides: Sequence[str] = ()) -> Generate:
     for override in overrides:
         _apply(tree, override)
     return _parse(Generate, tree, str(path))
+
+
+def load_hacking_lab(path: str | Path, overrides: Sequence[str] = ()) -> HackingLab:
+    """The same for a setting of `potstill lab hacking`."""
+    tree = read_tree(path)
+    for override in overrides:
+        _apply(tree, override)
+    return _parse(HackingLab, tree, str(path))
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:

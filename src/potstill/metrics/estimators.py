@@ -39,9 +39,9 @@ def k3(own: Tensor, other: Tensor) -> Tensor:
     """exp(r) - 1 - r with r = log b(y) - log a(y): log-probs [R] each -> [R] nats, at least 0.
 
     Unbiased for KL(a || b) where b gives nothing to what a excludes: then exp(r) has
-    expectation 1. Of single tokens it is a good estimate. Of whole completions its variance
-    explodes: exp(r) is the ratio of two products over all tokens, its mean of 1 comes from
-    completions that are hardly ever drawn, and a finite sample is nearly always too low.
+    expectation 1. It is less noisy than k1 where the models are near each other. Of whole
+    completions its variance explodes: exp(r) is the ratio of two products over all tokens, its
+    mean of 1 comes from completions that are hardly ever drawn, and most samples are too low.
     Token by token ([N] log-probs -> [N], to be summed over a completion) it is unbiased for
     the same number, since every step's conditional expectation is that step's KL.
     """

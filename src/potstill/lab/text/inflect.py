@@ -12,24 +12,26 @@ Tense = Literal["past", "present"]
 _IRREGULAR_PAST = dict(
     pair.split(":")
     for pair in words("""
-        be:was become:became begin:began bend:bent bind:bound bite:bit blow:blew break:broke bring:brought
-        build:built burn:burned buy:bought catch:caught choose:chose come:came creep:crept cut:cut deal:dealt
-        dig:dug do:did draw:drew drink:drank drive:drove eat:ate fall:fell feed:fed feel:felt fight:fought
-        find:found fly:flew forget:forgot freeze:froze get:got give:gave go:went grind:ground grow:grew
-        hang:hung have:had hear:heard hide:hid hit:hit hold:held keep:kept kneel:knelt know:knew lay:laid
-        lead:led lean:leaned leave:left lend:lent let:let lie:lay light:lit lose:lost make:made mean:meant
-        meet:met pay:paid put:put read:read ride:rode ring:rang rise:rose run:ran say:said see:saw seek:sought
-        sell:sold send:sent set:set sew:sewed shake:shook shine:shone show:showed shut:shut sing:sang sink:sank
-        sit:sat sleep:slept slide:slid speak:spoke spend:spent spin:spun split:split spread:spread spring:sprang
-        stand:stood steal:stole stick:stuck strike:struck sweep:swept swim:swam swing:swung take:took
-        teach:taught tear:tore tell:told think:thought throw:threw understand:understood wake:woke wear:wore
-        weave:wove weep:wept win:won wind:wound write:wrote forgive:forgave overhear:overheard cost:cost
-        can:could will:would must:had""")
+        be:was swear:swore quarrel:quarrelled become:became begin:began bend:bent bind:bound bite:bit
+        blow:blew break:broke bring:brought build:built burn:burned buy:bought catch:caught choose:chose
+        come:came creep:crept cut:cut deal:dealt dig:dug do:did draw:drew drink:drank drive:drove eat:ate
+        fall:fell feed:fed feel:felt fight:fought find:found fly:flew forget:forgot freeze:froze get:got
+        give:gave go:went grind:ground grow:grew hang:hung have:had hear:heard hide:hid hit:hit hold:held
+        keep:kept kneel:knelt know:knew lay:laid lead:led lean:leaned leave:left lend:lent let:let lie:lay
+        light:lit lose:lost make:made mean:meant meet:met pay:paid put:put read:read ride:rode ring:rang
+        rise:rose run:ran say:said see:saw seek:sought sell:sold send:sent set:set sew:sewed shake:shook
+        shine:shone show:showed shut:shut sing:sang sink:sank sit:sat sleep:slept slide:slid speak:spoke
+        spend:spent spin:spun split:split spread:spread spring:sprang stand:stood steal:stole stick:stuck
+        strike:struck sweep:swept swim:swam swing:swung take:took teach:taught tear:tore tell:told
+        think:thought throw:threw understand:understood wake:woke wear:wore weave:wove weep:wept win:won
+        wind:wound write:wrote forgive:forgave overhear:overheard cost:cost can:could will:would must:had
+        """)
 )
 _DOUBLES = set(
     words("""
-        drum stop drop nod beg plan grip grin slip step trim tap wrap rub drag hum chat clap snap pat tip stir
-        admit sob rob prefer knot tug mop dip rap ram thin skim scrub strip""")
+        drum drip stop drop nod beg plan grip grin slip step trim tap wrap rub drag hum chat clap snap pat tip
+        stir admit sob rob prefer knot tug mop dip rap ram thin skim scrub strip
+        """)
 )
 _IRREGULAR_PLURAL = {
     "loaf": "loaves",

@@ -24,7 +24,7 @@ _SHORTEST = 200
 @cache
 def sections() -> tuple[str, ...]:
     """The documents, in the order of the reference. None is repeated, none is shorter than 200 characters."""
-    from pydoc_data.topics import topics  # 700 KB that only this corpus needs
+    from pydoc_data.topics import topics  # half a megabyte or more that only this corpus needs
 
     found: dict[str, None] = {}
     for name in sorted(topics):
@@ -56,7 +56,8 @@ def _paragraph(block: str) -> str:
     """The block as one line where it is made of sentences, or nothing."""
     if "::=" in block or ">>>" in block or "|" in block or "---" in block or "===" in block:
         return ""
-    text = " ".join(block.split()).translate(_ASCII).replace("**", "").replace("*", "")
+    text = re.sub(r"^(\*|-|\d+\.) ", "", " ".join(block.split()))
+    text = text.translate(_ASCII).replace("**", "").replace("*", "")
     text = re.sub(r" ?\[\d+\]", "", text)
     words = re.findall(r"[A-Za-z]{2,}", text)
     sentence_like = text[:1].isalpha() and len(words) >= 6 and text.endswith(_ENDS)

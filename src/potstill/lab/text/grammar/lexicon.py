@@ -42,7 +42,7 @@ def _stems() -> dict[str, list[str]]:
     """Stems by kind, the short ones first: what is said often is short, as in languages that people speak."""
     dice = Dice("grammar-lexicon", 0, 0)
     taken: set[str] = set()
-    reserved = {word for words in _FIXED.values() for word in words}
+    reserved = {word for fixed in _FIXED.values() for word in fixed}
 
     def stem(short: bool) -> str:
         while True:
@@ -67,8 +67,8 @@ def _forms() -> tuple[dict[str, list[str]], dict[str, str]]:
     forms: dict[str, list[str]] = dict(_FIXED)
     kinds = {name: name for name in _FIXED}
 
-    def put(name: str, kind: str, words: list[str]) -> None:
-        forms[name], kinds[name] = words, kind
+    def put(name: str, kind: str, surface: list[str]) -> None:
+        forms[name], kinds[name] = surface, kind
 
     for noun_class in CLASSES:
         vowel = _ENDINGS["s" + noun_class]
@@ -89,8 +89,8 @@ def _forms() -> tuple[dict[str, list[str]], dict[str, str]]:
     put("MANNER", "MANNER", [s + "el" for s in stems["MANNER"]])
     put("P", "P", stems["P"])
     times = {"past": ("olda", "yonim"), "present": ("nuva", "estem"), "future": ("wila", "arrum")}
-    for tense, words in times.items():
-        put(f"TIME.{tense}", "TIME", list(words))
+    for tense, adverbs in times.items():
+        put(f"TIME.{tense}", "TIME", list(adverbs))
     return forms, kinds
 
 
@@ -100,8 +100,8 @@ FORMS, KINDS = _forms()
 
 def _places() -> dict[str, str]:
     places: dict[str, str] = {}
-    for name, words in FORMS.items():
-        for word in words:
+    for name, surface in FORMS.items():
+        for word in surface:
             if word in places:
                 raise ValueError(f"the word {word!r} is both {places[word]} and {name}: expected one place a word")
             places[word] = name

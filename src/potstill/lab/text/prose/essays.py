@@ -140,7 +140,7 @@ _PAST = (
     "{Cause}, and [before long|within a week|soon after] {effect}.",
     "{Cause}. [As a result|And so|Then] {effect}.",
     "First {cause}; then, [to nobody's surprise|as {name} had said|on a Friday], {effect}.",
-    "{name} the {trade} <write> in a #trait# diary that {effect}, since {cause}.",
+    "{name} the {trade} <write> in a~ #trait# diary that {effect}, since {cause}.",
     "Because {cause}, {effect}[|, and #sound#].",
 )
 _ASIDES = (

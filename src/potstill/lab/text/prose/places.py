@@ -87,6 +87,6 @@ crossroads|at|a signpost with three arms,a milestone,a puddle full of sky
 
 PLACES = tuple(
     Place(name, preposition, tuple(details.split(",")))
-    for name, preposition, details in (line.split("|") for line in _TABLE.strip().splitlines())
+    for name, preposition, details in (line.split("|") for line in _TABLE.strip().replace("\n    ", "").splitlines())
 )
 BY_NAME = {place.name: place for place in PLACES}

@@ -30,7 +30,7 @@ _GO = (
     "On the way to {to} #passing#, and {S} <lose> [count of the steps|a button|the thread of a thought].",
     "{hour}, while #passing#, {S} <come> to {to}.",
     "{S} <cross> the [heath|brook|railway|marsh|common] and <see> {to} at last.",
-    "The way to {to} <lead> past a~ #material# #object#, [the gallows|a #bystander#'s grave|a burnt mill] and a "
+    "The way to {to} <lead> past a~ #material# #object#, [the gallows|a~ #bystander#'s grave|a burnt mill] and a "
     "field of #plant#.",
     "It <be> [a mile|an hour|not far|a steep climb] to {to}, and {S} <arrive> #mood#[|, with sore #body#].",
 )
@@ -87,7 +87,7 @@ _BEG = (
     '"[I have come for|I am looking for|What I want is] {the}," <say> {S} #manner#.',
     '"Could you [spare|lend me|let me have] {the}?" <ask> {S} #manner#[|, #like#].',
     "{S} <knock>, <sit> down and <speak> of {the}.",
-    '{O} <be> about to {O_job}. "[Later|Not now|Yes?]," <say> {O}. {S} <wait> and then <ask> for {the}.',
+    '{O} <be> about to {O_job}. "[Later|Not now|I am listening]," <say> {O}. {S} <wait> and then <ask> for {the}.',
     '"#gossip#," <say> {O}. "[So they say|Is that so|I heard it too]," <say> {S}, "but I am here because of {the}."',
     "{S} <greet> {O}, who <be> [busy|tired|#mood#|in a good mood], and <ask> for {the}.",
     '{O} <look> up. "What brings you here?" "{the}," <say> {S}, "[if you can part with it|and nothing '

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from potstill.lab.text.draw import Dice
 
@@ -54,7 +55,7 @@ def _steps(k: int) -> list[Step]:
         Step("head", "keeps the first three values", lambda v: v[:3]),
         Step("tail", "drops the first value", lambda v: v[1:]),
         Step("running", "replaces every value by the total so far", _running),
-        Step("gaps", "takes the differences of neighbours", lambda v: [b - a for a, b in zip(v, v[1:], strict=False)]),
+        Step("gaps", "takes the differences of neighbours", lambda v: [b - a for a, b in pairwise(v)]),
         Step("ends", "keeps the first and the last value", lambda v: v if len(v) < 2 else [v[0], v[-1]]),
     ]
 

@@ -57,7 +57,8 @@ def decimal(number: Fraction) -> str:
 
 def printable(number: Fraction) -> bool:
     """Whether `decimal` can print it."""
-    return 10**_MAX_DECIMALS % number.denominator == 0
+    rest: int = 10**_MAX_DECIMALS % number.denominator
+    return rest == 0
 
 
 def round_number(dice: Dice, low: int = 1) -> Fraction:

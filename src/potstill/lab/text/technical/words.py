@@ -6,24 +6,26 @@ from potstill.lab.text.wordlists import words
 
 WORDS: dict[str, tuple[str, ...]] = {
     "noun": words("""
-        record packet sample block frame ledger index snapshot queue channel sensor valve pump tank heater
-        filter motor relay probe meter beacon camera printer scanner router gateway cluster replica shard
-        partition volume archive bundle module patch branch token key certificate session cookie profile account
-        invoice order parcel route station platform turbine conveyor furnace chiller compressor nozzle spindle
-        bearing gear belt rotor antenna amplifier battery charger inverter panel meter gauge display keypad
-        buffer cache table column row cell vector matrix grid mesh contour layer tile texture glyph palette
-        caption chapter label tag note task job worker agent broker ticket alert report chart log trace event
-        signal pulse wave spectrum curve"""),
+        record packet sample block frame ledger index snapshot queue channel sensor valve pump tank heater filter
+        motor relay probe meter beacon camera printer scanner router gateway cluster replica shard partition volume
+        archive bundle module patch branch token key certificate session cookie profile account invoice order parcel
+        route station platform turbine conveyor furnace chiller compressor nozzle spindle bearing gear belt rotor
+        antenna amplifier battery charger inverter panel meter gauge display keypad buffer cache table column row
+        cell vector matrix grid mesh contour layer tile texture glyph palette caption chapter label tag note task
+        job worker agent broker ticket alert report chart log trace event signal pulse wave spectrum curve
+        """),
     "adjective": words("""
         idle stale broken empty duplicate hidden local remote shared private temporary permanent pending nested
         sorted compressed signed encrypted partial complete raw clean damaged unused oversized recent obsolete
         visible locked open closed cold warm inner outer primary secondary spare faulty noisy slow fast external
-        internal manual automatic binary plain numeric optional mandatory"""),
+        internal manual automatic binary plain numeric optional mandatory
+        """),
     "verb": words("""
-        copy move merge split sort list count check verify repair compress expand encrypt sign publish fetch
-        upload rename label group filter sample scan print export import convert archive restore rotate trim
-        index mirror align calibrate measure drain fill flush inspect lock unlock pause resume replay resize
-        schedule validate compare annotate balance throttle purge collect"""),
+        copy move merge split sort list count check verify repair compress expand encrypt sign publish fetch upload
+        rename label group filter sample scan print export import convert archive restore rotate trim index mirror
+        align calibrate measure drain fill flush inspect lock unlock pause resume replay resize schedule validate
+        compare annotate balance throttle purge collect
+        """),
     "place": tuple(
         """the main hall|the server room|the pump house|the north wing|the annex|the control room|the basement
         the workshop|the attic|the cold store|the packing hall|the archive|the laboratory|the west tower
