@@ -3,13 +3,14 @@
     OMP_NUM_THREADS=1 python benchmarks/false_alarms.py --runs 300
     OMP_NUM_THREADS=1 python benchmarks/false_alarms.py --only power
 
-Four parts, each with 95 % Clopper-Pearson intervals. `rows`: false alarms on curves that
-do not rise, and the power on some that do. `verdicts`: whole runs (proxy and golden, with
-an oracle), the words hacking and overfitting counted. `closest`: the six rows with the most false
-alarms again, on new seeds and four times as many, because the highest of many rows is high by luck. `power`: the smallest detectable
-rise of many designs (`u_test_power.py`). Written to false_alarms.json beside this file;
-a part that is not run keeps its former numbers. The seeds are fresh: the settings of the
-test were chosen on others (below 50,000). Two kinds of rows are beyond what the test
+Four parts, all with 95 % Clopper-Pearson intervals.
+`rows`: false alarms on curves that do not rise, and the power on some that do. `closest`:
+the six rows with the most false alarms again, four times as many runs and new seeds, because
+the highest of many rows is high by luck. `verdicts`: whole runs (proxy and golden, with an
+oracle), the words hacking and overfitting counted. `power`: the smallest detectable rise of
+many designs (`u_test_power.py`). Written to false_alarms.json beside this file; a part that
+is not run keeps its former numbers. The seeds are fresh: the settings of the test were
+chosen on others (below 50,000). Two kinds of rows are beyond what the test
 promises and are shown for that reason: correlation 0.7, and one evaluation that lies
 five times the jitter too high. So are curves of means, whose prompt error nobody can know.
 """

@@ -62,9 +62,10 @@ def line(left: int, colour: str, label: str, cells: list[dict[str, Any]], row: i
     for x, y, (low, high) in points:
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{up(low):.1f}" y2="{up(high):.1f}" stroke="{colour}"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
-    key = TOP + 12 + 19 * row
-    parts.append(f'<rect x="{left + 8}" y="{key - 5}" width="16" height="3" fill="{colour}"/>')
-    parts.append(f'<text class="s" x="{left + 30}" y="{key}">{label}</text>')
+    key = up(0.3) + 19 * row
+    left += PANEL - 120
+    parts.append(f'<rect x="{left + 8}" y="{key - 5:.1f}" width="16" height="3" fill="{colour}"/>')
+    parts.append(f'<text class="s" x="{left + 30}" y="{key:.1f}">{label}</text>')
     return parts
 
 

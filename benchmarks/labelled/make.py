@@ -27,8 +27,6 @@ from potstill.lab.labelled import of_run, save
 from potstill.lab.steps import Step, run_steps
 
 HERE = Path(__file__).resolve().parent
-#: 4,096 prompts for the label and 256 for detectors; proxy on 1,024 and the same 256.
-DENSE = ["held_out_prompts=4400", "proxy_prompts=1280"]
 EVERY = ("offline", "oracle_as_teacher", "online_teacher", "online_student", "mixture_10", "prompts_half",
          "prompts_fifth", "completions_4", "few_epochs", "large_pool")  # fmt: skip
 MOSTLY_OFFLINE = ("offline", "oracle_as_teacher", "prompts_fifth", "large_pool", "stopped_early", "mixture_10")
@@ -47,13 +45,15 @@ class World:
 
     def lab(self) -> HackingLab:
         arms, seeds = f"arms=[{', '.join(self.arms)}]", f"seeds={list(self.seeds)}"
-        return load_hacking_lab(preset_path("tiny"), [*DENSE, *self.changes, arms, seeds])
+        return load_hacking_lab(preset_path("tiny"), [*self.changes, arms, seeds])
 
 
 BPE = "tokenisation={kind: bpe, vocabulary: 512}"
 LARGER = ("student={kind: tiny, hidden_size: 64, num_layers: 2, ffn_size: 128}",
           "teacher={kind: tiny, hidden_size: 80, num_layers: 2, ffn_size: 160}")  # fmt: skip
 WORLDS = (
+    # The preset's own seeds: the setting was searched on them.
+    World("pydoc-search", "pydoc", (), (*EVERY[:5], "prompts_fifth", "completions_4"), (0, 1, 2)),
     World("pydoc", "pydoc", (), EVERY, (3, 4, 5, 6, 7)),
     World("prose", "prose", ("prompts.corpus=prose",), MOSTLY_OFFLINE, (0, 1, 2)),
     World("grammar", "grammar", ("prompts.corpus=grammar",), MOSTLY_OFFLINE, (0, 1, 2)),

@@ -155,8 +155,8 @@ def capped(curves: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """[..., S] curves whose last step rises no more than the largest of the steps after `chosen` [...].
 
     The last evaluation pulls hardest at a line, and alone it proves nothing: one that lay five
-    times the jitter too high was called a rise in up to 10 of 100 flat curves, and in 4
-    with the cap. The power stays, because the replay is capped too.
+    times the jitter too high was called a rise in 5 to 12 of 100 flat curves, and with the
+    cap in 2 to 5. The power stays, because the replay is capped too.
     """
     gains = np.diff(curves)
     after = np.arange(gains.shape[-1] - 1) > chosen[..., None]

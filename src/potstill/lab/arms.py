@@ -36,7 +36,11 @@ PLANS: dict[Arm, Plan] = {
     "oracle_as_teacher": Plan(teacher="oracle"),
     "online_teacher": Plan("online_teacher"),
     "online_student": Plan("online_student"),
-    **{f"mixture_{share}": Plan(str(share)) for share in (1, 5, 10, 25, 50)},  # type: ignore[dict-item]
+    "mixture_1": Plan("1"),
+    "mixture_5": Plan("5"),
+    "mixture_10": Plan("10"),
+    "mixture_25": Plan("25"),
+    "mixture_50": Plan("50"),
     "prompts_half": Plan(prompt_divisor=2),
     "prompts_fifth": Plan(prompt_divisor=5),
     "completions_2": Plan(completions=2),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.resources import files
@@ -44,19 +43,21 @@ def conduct(lab: HackingLab, preset: str, output: Path, workers: int, show: Show
     addresses = {step.address for step in cells}
     total = len(in_order(cells))
     done = 0
-    start = time.monotonic()
-    fresh: list[float] = []
+    seconds_of_cells: list[float] = []
 
     def notice(step: Step, seconds: float | None) -> None:
         nonlocal done
         done += 1
         if seconds is None:
             return
-        fresh.append(seconds)
-        left = (time.monotonic() - start) / len(fresh) * (total - done)
-        show.say(f"{done:>4}/{total}  {step.name:<28} {seconds:>6.0f} s   {_left(left)}{_summary(output, step)}")
+        left = ""
         if step.address in addresses:
-            write_results(lab, preset, output, finished(output, cells))
+            seconds_of_cells.append(seconds)
+            ended = finished(output, cells)
+            mean = sum(seconds_of_cells) / len(seconds_of_cells)
+            left = _left(mean * (len(cells) - len(ended)) / workers)
+            write_results(lab, preset, output, ended)
+        show.say(f"{done:>4}/{total}  {step.name:<30} {seconds:>6.0f} s   {left:<12}{_summary(output, step)}")
 
     run_steps(output, cells, workers, notice)
     path = write_results(lab, preset, output, finished(output, cells))
@@ -130,4 +131,5 @@ def _summary(output: Path, step: Step) -> str:
 
 
 def _left(seconds: float) -> str:
+    """Fine-tuning that is still to come is not in it: it takes little of the whole."""
     return f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"

@@ -19,7 +19,7 @@ from potstill.config import parse_run
 from potstill.config.lab import FineTuning, HackingLab, TinyModel
 from potstill.config.run import Run
 from potstill.diagnosis import read_curves
-from potstill.lab.arms import fed_by, length_of, prompt_file, run_tree, source, steps_per_epoch
+from potstill.lab.arms import length_of, prompt_file, run_tree, source, steps_per_epoch
 from potstill.lab.cells import cell_of_run
 from potstill.lab.models import make_model, make_tokenizer
 from potstill.lab.oracle import train_on_text
@@ -30,7 +30,7 @@ from potstill.training.export import export_step
 from potstill.training.opening import open_directory
 from potstill.training.parallel import start_world
 from potstill.training.show import Show
-from potstill.training.signals import Stopped
+from potstill.training.signals import Stopped, stopping
 from potstill.training.stages import load_models, load_prompts
 from potstill.training.watch import sample_held_out
 
@@ -84,8 +84,8 @@ def make_tuned(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
     best = int(golden.steps[golden.per_token.argmin()])
     if best == 0:
         raise LabError(
-            f"fine-tuning made the {facts['role']} no better than it was ({golden.per_token[0]:.3f} nats per token from "
-            "the oracle); change its learning rate or epochs"
+            f"fine-tuning made the {facts['role']} no better than it was ({golden.per_token[0]:.3f} nats per token "
+            "from the oracle); change its learning rate or epochs"
         )
     for name, step in (("model", best), ("last", config.training.steps)):
         if not (folder / name).is_dir():
@@ -186,9 +186,9 @@ def make_held_out(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
     models = load_models(config)
     prompts = load_prompts(config, models.tokenizer, models.teacher.is_encoder_decoder)
     world = start_world(config.training.device)
-    with torch.no_grad(), Show(quiet=True).bars(lambda: False) as progress:
+    with stopping() as stop, torch.no_grad(), Show(quiet=True).bars(lambda: stop.requested) as progress:
         if sample_held_out(run, config, models, prompts, world.device, progress) is None:
-            raise Stopped("stopped while sampling; what was sampled is kept")
+            raise Stopped("stopped while sampling; what was sampled is kept", stop.signal_number)
 
 
 def share(folder: Path, run: RunDir, names: list[str]) -> None:
@@ -215,6 +215,3 @@ def make_cell(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
             shutil.rmtree(run.file(name), ignore_errors=True)
     if not facts.get("keep_weights", False):
         shutil.rmtree(run.file("completions"), ignore_errors=True)
-
-
-__all__ = ["fed_by", "make_cell", "make_held_out", "make_oracle", "make_pools", "make_tuned"]

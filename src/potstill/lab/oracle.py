@@ -26,7 +26,7 @@ def train_on_text(model: nn.Module, ids: np.ndarray, how: OracleTraining, seed: 
         rows = torch.stack([data[s : s + how.window_tokens + 1] for s in starts.tolist()])
         logits = model(input_ids=rows[:, :-1]).logits
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()

@@ -12,7 +12,9 @@ Ray's workers.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -95,7 +97,7 @@ def run_steps(root: Path, wanted: Sequence[Step], workers: int, notice: Notice) 
         for step in open_steps:
             notice(step, perform(root, step))
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _quiet_worker, (threads_each(workers),)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (threads_each(workers),)) as pool:
         for step, seconds in _in_pool(pool, root, open_steps, workers):
             notice(step, seconds)
 
@@ -126,10 +128,22 @@ def threads_each(workers: int) -> int:
     return max(1, (os.cpu_count() or 1) // workers)
 
 
-def _quiet_worker(threads: int) -> None:
+def _start_worker(threads: int) -> None:
+    """Few words, few threads, and no life after the conductor's death."""
+    for name in ("torchao", "torch.utils._pytree"):  # they speak at import, of other hardware
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import torch
-    from transformers.utils import logging
+    from transformers.utils import logging as their_logging
 
     torch.set_num_threads(threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    their_logging.set_verbosity_error()
+    their_logging.disable_progress_bar()
+
+
+def _end_with(parent: int) -> None:
+    """A step can be taken up after any kill; a worker that nobody waits for only takes room."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

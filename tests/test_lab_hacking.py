@@ -1,0 +1,236 @@
+"""The teacher-hacking lab: pools apart, arms paired, steps shared, and the whole thing on a miniature."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from potstill.config import parse_run
+from potstill.config.lab import ARMS, HackingLab
+from potstill.config.load import ConfigError, load_hacking_lab
+from potstill.diagnosis import read_curves
+from potstill.lab import labelled
+from potstill.lab.arms import PLANS, length_of, run_tree, steps_per_epoch
+from potstill.lab.cells import Cell
+from potstill.lab.conducting import PRESETS, conduct, preset_path
+from potstill.lab.hacking import Experiment
+from potstill.lab.models import make_model, make_tokenizer
+from potstill.lab.oracle import train_on_text
+from potstill.lab.pools import LabError, pools, read_text
+from potstill.lab.steps import Step, in_order
+from potstill.records import Curve
+from potstill.training.show import Show
+
+SMALL = [
+    "prompts.corpus=grammar", "prompts.chars=30000",
+    "oracle={kind: tiny, hidden_size: 16, num_layers: 1, ffn_size: 16}",
+    "teacher={kind: tiny, hidden_size: 16, num_layers: 1, ffn_size: 16}",
+    "student={kind: tiny, hidden_size: 8, num_layers: 1, ffn_size: 16}",
+    "oracle_training={steps: 30, batch_rows: 8, window_tokens: 24, learning_rate: 5.0e-3}",
+    "teacher_tuning={epochs: 2, evaluations: 2, batch_rows: 16, learning_rate: 5.0e-3}",
+    "student_tuning={epochs: 1, evaluations: 2, batch_rows: 16, learning_rate: 5.0e-3}",
+    "oracle_prompts=64", "distillation_prompts=32", "held_out_prompts=24", "proxy_prompts=16", "max_new_tokens=8",
+    "max_length=24", "epochs=8", "batch_rows=16", "evaluate_every_epochs=1", "arms=[offline, oracle_as_teacher]",
+    "seeds=[0]",
+]  # fmt: skip
+
+
+def small(*changes: str) -> HackingLab:
+    return load_hacking_lab(preset_path("tiny"), [*SMALL, *changes])
+
+
+@pytest.fixture(scope="module")
+def conducted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature with arms of every kind of source, two seeds of the first two."""
+    folder = tmp_path_factory.mktemp("lab")
+    conduct(small("arms=[offline, oracle_as_teacher, online_student, mixture_50]"), "tiny", folder, 1, Show(quiet=True))
+    return folder
+
+
+def cells_of(folder: Path) -> dict[str, Cell]:
+    found = json.loads((folder / "results.json").read_text())["cells"]
+    return {cell["arm"]: Cell.from_json(cell) for cell in found}
+
+
+def ran(step: Step, root: Path) -> float:
+    return (step.folder(root) / "done.json").stat().st_mtime
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_arm_of_every_preset_is_a_valid_run(name: str, tmp_path: Path) -> None:
+    lab = load_hacking_lab(preset_path(name))
+    assert set(PLANS) == set(ARMS)
+    for arm in ARMS:
+        models: dict[str, Any] = {role: tmp_path / role for role in ("oracle", "teacher", "student")}
+        config = parse_run(run_tree(lab, arm, 1, tmp_path / "run", models, tmp_path))
+        assert config.training.steps == round(length_of(lab, arm)[0] * steps_per_epoch(lab))
+        assert config.oracle is not None and config.training.optimiser.schedule.kind == "constant"
+
+
+def test_settings_that_do_not_fit_are_refused_by_name() -> None:
+    for change, says in {
+        "distillation_prompts=33": "multiple of batch_rows",
+        "proxy_prompts=25": "exceed held_out_prompts",
+        "evaluate_every_epochs=3": "multiple of evaluate_every_epochs",
+        "arms=[offline, offline]": "once each",
+        "tokenisation=null": "needs both",
+        "prompts.path=x.txt": "exactly one of corpus and path",
+    }.items():
+        with pytest.raises(ConfigError, match=says):
+            small(change)
+
+
+def test_pools_share_no_prompt_and_follow_the_seed() -> None:
+    lab = small()
+    assert lab.prompts.kind == "windows"
+    text = read_text(lab.prompts)
+    found = pools(lab, 0, 32, text)
+    texts = [prompt.text for name in found for prompt in found[name]]
+    assert {name: len(pool) for name, pool in found.items()} == {"held_out": 24, "oracle": 64, "train": 32}
+    assert len({str(t).lower() for t in texts}) == len(texts)
+    assert all(len(str(t)) == lab.prompts.prompt_chars and str(t)[0].isalpha() for t in texts)
+    assert found == pools(lab, 0, 32, text)
+    other = {p.text for pool in pools(lab, 1, 32, text).values() for p in pool}
+    assert len(other & set(texts)) < len(texts) / 4
+
+
+def test_a_corpus_too_small_is_refused_before_anything_is_trained() -> None:
+    lab = small("oracle_prompts=100000")
+    assert lab.prompts.kind == "windows"
+    with pytest.raises(LabError, match="different prompts of 12 characters"):
+        pools(lab, 0, 32, read_text(lab.prompts))
+
+
+@pytest.mark.parametrize("how", ["{kind: characters}", "{kind: bpe, vocabulary: 300}"])
+def test_tokenizers_give_back_the_text_and_the_oracle_learns_it(how: str) -> None:
+    lab = small(f"tokenisation={how}")
+    assert lab.prompts.kind == "windows" and lab.tokenisation is not None and lab.oracle_training is not None
+    assert lab.oracle.kind == "tiny"
+    text = read_text(lab.prompts)
+    tokenizer = make_tokenizer(lab.tokenisation, text)
+    ids = tokenizer(text[:500])["input_ids"]
+    assert tokenizer.decode(ids) == text[:500]
+    model = make_model(lab.oracle, len(tokenizer), 24, 0)
+    again = make_model(lab.oracle, len(tokenizer), 24, 0)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    losses = train_on_text(model, np.array(tokenizer(text)["input_ids"]), lab.oracle_training, 0)
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.2
+    assert losses == train_on_text(again, np.array(tokenizer(text)["input_ids"]), lab.oracle_training, 0)
+
+
+def test_arms_start_from_the_same_student_on_the_same_prompts(conducted: Path) -> None:
+    cells = cells_of(conducted)
+    assert set(cells) == {"offline", "oracle_as_teacher", "online_student", "mixture_50"}
+    starts = {arm: cell.golden[0] for arm, cell in cells.items()}
+    assert len(set(starts.values())) == 1, starts
+    assert cells["oracle_as_teacher"].teacher_golden == 0.0  # the oracle's distance from itself, exactly
+    assert cells["offline"].teacher_golden == cells["online_student"].teacher_golden != 0
+    ends = {cell.golden[-1] for cell in cells.values()}
+    assert len(ends) == 4, "arms that differ must end differently"
+    for cell in cells.values():
+        assert cell.steps == tuple(range(0, 17, 2)) and None not in cell.golden
+        assert (conducted / cell.run / "verdict.json").is_file()
+    page = (conducted / "report.html").read_text()
+    assert "not decidable" in page
+
+
+def test_golden_is_measured_on_all_prompts_and_proxy_on_its_share(conducted: Path) -> None:
+    curves = read_curves(conducted / cells_of(conducted)["offline"].run)
+    golden, proxy, likelihood = (curves[name] for name in ("golden", "proxy", "reference_nll"))
+    assert len(golden.prompt_ids) == len(likelihood.prompt_ids) == 24 and len(proxy.prompt_ids) == 16
+    assert set(proxy.prompt_ids) < set(golden.prompt_ids)
+    assert sorted(set(proxy.splits)) == ["selection", "test"]
+    # NLL is forward KL plus the entropy of what was drawn: it exceeds it on average, and moves with it.
+    assert (likelihood.per_token > golden.per_token).all()
+    moved = np.corrcoef(likelihood.per_token, golden.per_token)[0, 1]
+    assert moved > 0.9
+
+
+def test_nothing_is_done_twice_and_a_change_redoes_only_what_depends_on_it(conducted: Path) -> None:
+    lab = small()
+    before = {step.address: ran(step, conducted) for step in in_order(Experiment(lab).cells())}
+    assert before, "the miniature's steps are those of the fixture"
+    conduct(lab, "tiny", conducted, 1, Show(quiet=True))
+    assert all(ran(step, conducted) == before[step.address] for step in in_order(Experiment(lab).cells()))
+    names = lambda changed: {s.name for s in in_order(Experiment(changed).cells()) if s.address not in before}  # noqa: E731
+    assert names(small("learning_rate=1e-3")) == {"distil-offline-s0", "distil-oracle-as-teacher-s0"}
+    assert "student-s0" not in names(small("teacher_tuning.epochs=3"))
+    assert {"teacher-s0", "distil-offline-s0"} <= names(small("teacher_tuning.epochs=3"))
+    assert "oracle" not in names(small("oracle_prompts=48")) and "teacher-s0" in names(small("oracle_prompts=48"))
+    assert names(small("oracle_training.steps=31")) >= {"oracle", "teacher-s0", "student-s0", "distil-offline-s0"}
+    assert names(small("seeds=[0, 1]")) and all(n.endswith("s1") for n in names(small("seeds=[0, 1]")))
+
+
+def test_the_command_conducts_says_what_it_found_and_goes_on(tmp_path: Path) -> None:
+    from potstill.cli.main import app
+
+    chosen = ["lab", "hacking", "--output", str(tmp_path / "out"), "--workers", "1", *SMALL, "arms=[few_epochs]"]
+    first = CliRunner().invoke(app, chosen)
+    assert first.exit_code == 0, first.output
+    said = " ".join(first.output.split())
+    assert "distil-few-epochs-s0" in said and "not decidable" in said and "report.html" in said
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["cells"][0]["steps"] == [0, 1, 2, 3, 4, 5, 6]  # three epochs of two steps, twice an epoch
+    again = CliRunner().invoke(app, chosen)
+    assert again.exit_code == 0 and "distil-few-epochs-s0" not in again.output
+
+
+def dense(name: str, num: int, seed: int, first: int = 0) -> Curve:
+    rng = np.random.default_rng(seed)
+    fall = 16 + 8 * np.exp(-np.arange(17) / 2)[:, None] + 0.05 * np.maximum(0, np.arange(17) - 6)[:, None]
+    sums = fall + rng.normal(0, 3, (1, num)) + rng.normal(0, 0.5, (17, num))
+    ids = np.array([f"p{i:05d}" for i in range(first, first + num)])
+    splits = np.array(["selection", "test"])[np.arange(num) % 2]
+    return Curve(name, 16 * np.arange(17), sums, np.full((17, num), 24.0), ids, splits, np.full(num, 17.0))
+
+
+def test_a_labelled_run_keeps_label_and_detector_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = {
+        "golden": dense("golden", 4400, 0), "reference_nll": dense("reference_nll", 4400, 1),
+        "proxy": dense("proxy", 1280, 2),
+    }  # fmt: skip
+    monkeypatch.setattr(labelled, "read_curves", lambda path: curves)
+    run = labelled.of_run(tmp_path, {"arm": "offline"})
+    mine = labelled.detector_prompts(curves["proxy"])
+    assert mine.sum() == labelled.DETECTOR_PROMPTS
+    seen = set(run.seen["proxy"].prompt_ids)
+    assert seen == set(run.seen["reference_nll"].prompt_ids) == set(curves["proxy"].prompt_ids[mine])
+    # Groups are means over all prompts but the detector's, so their mean is the mean over those.
+    ours = np.array([name not in seen for name in curves["golden"].prompt_ids])
+    golden = run.label["golden"]
+    assert golden.sums.shape == (17, labelled.GOLDEN_GROUPS)
+    np.testing.assert_allclose(golden.sums.mean(1), curves["golden"].sums[:, ours].mean(1), atol=0.02)
+    path = labelled.save(run, tmp_path / "run.npz")
+    assert path.stat().st_size < 60_000
+    loaded = labelled.load(path, run.facts)
+    np.testing.assert_allclose(loaded.label["golden"].sums, golden.sums, rtol=1e-6)
+    np.testing.assert_allclose(loaded.seen["proxy"].sums, run.seen["proxy"].sums, atol=0.02)
+    assert loaded.label["golden"].teacher is not None
+    assert loaded.verdict().verdict == run.verdict().verdict
+
+
+def test_groups_keep_the_errors_of_prompts(tmp_path: Path) -> None:
+    """The U test on group means is as sure as on the prompts themselves, to a few percent of its p-value."""
+    from potstill.diagnosis.curves import rise_test
+
+    for seed, rise in itertools.product((0, 1), (True, False)):
+        curve = dense("golden", 4096, seed)
+        if not rise:
+            curve = Curve(**{**{f: getattr(curve, f) for f in curve.__dataclass_fields__}, "sums": curve.sums
+                             - 0.05 * np.maximum(0, np.arange(17) - 6)[:, None]})  # fmt: skip
+        whole, small_one = rise_test(curve), rise_test(labelled.grouped(curve, labelled.GOLDEN_GROUPS))
+        assert whole.passed() == small_one.passed() == rise
+
+
+def test_too_few_prompts_give_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: dense(name, 1280, 0) for name in ("golden", "proxy", "reference_nll")}
+    monkeypatch.setattr(labelled, "read_curves", lambda path: few)
+    with pytest.raises(ValueError, match="4096 are needed"):
+        labelled.of_run(tmp_path, {})
