@@ -234,3 +234,36 @@ def test_too_few_prompts_give_no_label(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(labelled, "read_curves", lambda path: few)
     with pytest.raises(ValueError, match="4096 are needed"):
         labelled.of_run(tmp_path, {})
+
+
+def test_encoder_decoders_and_prompts_of_a_task_go_the_same_way(
+    t5_folder: Path, prompt_file: Path, tmp_path: Path
+) -> None:
+    """The shape of the preset `paper`: an existing oracle, members cut from it, prompts from a file."""
+    lab = HackingLab.model_validate(
+        {
+            "prompts": {"kind": "file", "prompts": {"path": str(prompt_file), "prompt": "prompt", "id": "id",
+                                                    "prefix": "summarize: ", "chat": False}},
+            "oracle": {"kind": "folder", "path": str(t5_folder)},
+            "teacher": {"kind": "layers", "num_layers": 2}, "student": {"kind": "layers", "num_layers": 1},
+            "teacher_tuning": {"epochs": 2, "evaluations": 2, "batch_rows": 4, "learning_rate": 1e-2},
+            "student_tuning": {"epochs": 2, "evaluations": 2, "batch_rows": 4, "learning_rate": 1e-2},
+            "oracle_prompts": 8, "distillation_prompts": 8, "held_out_prompts": 12, "proxy_prompts": 12,
+            "completions_per_held_out_prompt": 2, "max_new_tokens": 4, "max_length": 64, "epochs": 8, "batch_rows": 4,
+            "learning_rate": 1e-3, "evaluate_every_epochs": 1, "device": "cpu",
+            "arms": ["online_student", "prompts_half"], "seeds": [0],
+        }
+    )  # fmt: skip
+    with pytest.raises(LabError, match="has 24 prompts; the experiment wants 28"):
+        conduct(lab, "paper", tmp_path / "few", 1, Show(quiet=True))
+    lab = lab.model_copy(update={"held_out_prompts": 8, "proxy_prompts": 8})
+    conduct(lab, "paper", tmp_path / "lab", 1, Show(quiet=True))
+    cells = cells_of(tmp_path / "lab")
+    assert set(cells) == {"online_student", "prompts_half"}
+    for cell in cells.values():
+        curves = read_curves(tmp_path / "lab" / cell.run)
+        assert len(curves["golden"].prompt_ids) == 8 and cell.golden[-1] is not None
+        metrics = [json.loads(line) for line in (tmp_path / "lab" / cell.run / "metrics.jsonl").read_text().splitlines()]
+        assert len(metrics) == 16
+    plans = (tmp_path / "lab" / cells["prompts_half"].run / "events.jsonl").read_text()
+    assert '"num_prompts":4' in plans.replace(" ", "") and '"completions_per_prompt":2' in plans.replace(" ", "")

@@ -126,9 +126,9 @@ class HackingLab(Frozen):
     """Prompts of distillation, none of them among the former."""
     large_pool_factor: int = Field(default=8, ge=2)
     """The arm large_pool has so many times the prompts, and as many steps."""
-    held_out_prompts: int = Field(ge=16)
+    held_out_prompts: int = Field(ge=4)
     """Prompts on which golden is measured."""
-    proxy_prompts: int = Field(ge=16)
+    proxy_prompts: int = Field(ge=4)
     """So many of them also measure proxy."""
     completions_per_held_out_prompt: int = Field(default=1, ge=1)
     max_new_tokens: int = Field(ge=1)

@@ -16,13 +16,15 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from potstill.diagnosis.series import MEAN, Cells, assemble
-from potstill.records import Curve, EvaluationRecord, Measured
+from potstill.diagnosis.series import MEAN, Cells, PromptMeans, assemble, prompt_means
+from potstill.records import Curve, EvaluationRecord
 from potstill.run_dir import RunDir, read_lines
 
 GoldenKind = Literal["oracle", "reference_nll"]
 Rows = Sequence[Mapping[str, Any]]
 NOT_SERIES = ("step", "prompt_id", "split")
+#: A value that no prompt has a share in.
+MEANS_ONLY = PromptMeans(np.array([MEAN]), np.zeros(1), np.ones(1))
 
 
 class Table(Protocol):
@@ -71,19 +73,10 @@ def curves_of_records(records: Sequence[EvaluationRecord], where: str) -> dict[s
     cells: dict[str, Cells] = {}
     for record in records:
         for name, measured in record.series.items():
-            cells.setdefault(name, {})[record.step] = by_prompt(measured)
+            cells.setdefault(name, {})[record.step] = prompt_means(measured)
         for name, value in record.scalars.items():
-            cells.setdefault(name, {})[record.step] = {MEAN: [(value, 1.0)]}
+            cells.setdefault(name, {})[record.step] = MEANS_ONLY._replace(sums=np.array([value]))
     return assemble(cells, splits)
-
-
-def by_prompt(measured: Measured) -> dict[str, list[tuple[float, float]]]:
-    """Each prompt's sum and token count, averaged over its completions."""
-    ids, where = np.unique(measured.prompt_ids, return_inverse=True)
-    rows = np.bincount(where)
-    sums, tokens = np.bincount(where, measured.sums) / rows, np.bincount(where, measured.tokens) / rows
-    parts = zip(ids.tolist(), sums.tolist(), tokens.tolist(), strict=True)
-    return {name: [(total, count)] for name, total, count in parts}
 
 
 # -- tables -------------------------------------------------------------------
@@ -120,17 +113,25 @@ def curves_of_rows(rows: Rows) -> dict[str, Curve]:
             f"the table lacks {missing}; expected the columns step, proxy, golden (and prompt_id, split, "
             f"teacher_golden where known), found {sorted(columns)}. Rename the columns."
         )
-    cells: dict[str, Cells] = {}
+    cells: dict[str, dict[int, dict[str, list[float]]]] = {}
     splits: dict[str, str] = {}
     for row in rows:
         step, prompt = int(float(row["step"])), str(row.get("prompt_id", MEAN))
         if row.get("split"):
             splits[prompt] = row["split"]
         for name, value in numbers(row):
-            cells.setdefault(name, {}).setdefault(step, {}).setdefault(prompt, []).append((value, 1.0))
+            cells.setdefault(name, {}).setdefault(step, {}).setdefault(prompt, []).append(value)
     if "prompt_id" not in columns:
         refuse_repeats(cells)
-    return assemble(cells, splits)
+    means = {name: {step: table_means(found) for step, found in by_step.items()} for name, by_step in cells.items()}
+    return assemble(means, splits)
+
+
+def table_means(found: Mapping[str, Sequence[float]]) -> PromptMeans:
+    """Averages over the rows of each prompt; a table's values count as one token."""
+    ids = sorted(found)
+    values = np.array([sum(found[name]) / len(found[name]) for name in ids])
+    return PromptMeans(np.array(ids, dtype=np.str_), values, np.ones(len(ids)))
 
 
 def numbers(row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
@@ -145,7 +146,7 @@ def numbers(row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
                 raise ValueError(f"step {row['step']}: {name} must be a number, found {value!r}") from None
 
 
-def refuse_repeats(cells: Mapping[str, Cells]) -> None:
+def refuse_repeats(cells: Mapping[str, Mapping[int, Mapping[str, Sequence[float]]]]) -> None:
     for name in ("proxy", "golden"):
         for step, prompts in cells.get(name, {}).items():
             if len(prompts[MEAN]) > 1:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from potstill.records import HELD_OUT, Curve
-
-#: step -> prompt id -> what each of that prompt's completions gave: (sum, tokens)
-Cells = dict[int, dict[str, list[tuple[float, float]]]]
+from potstill.records import HELD_OUT, Curve, Measured
 
 MEAN = "mean"  # the prompt id of a curve of means
+
+
+class PromptMeans(NamedTuple):
+    """One evaluation of one series: each prompt's sum and tokens, averaged over its completions."""
+
+    prompt_ids: np.ndarray  # [P] str, sorted, each once
+    sums: np.ndarray  # [P]
+    tokens: np.ndarray  # [P]
+
+
+#: step -> what was measured there
+Cells = dict[int, PromptMeans]
+
+
+def prompt_means(measured: Measured) -> PromptMeans:
+    """Averages over the completions of each prompt."""
+    ids, where = np.unique(measured.prompt_ids, return_inverse=True)
+    rows = np.bincount(where)
+    return PromptMeans(ids, np.bincount(where, measured.sums) / rows, np.bincount(where, measured.tokens) / rows)
 
 
 def assemble(cells: Mapping[str, Cells], splits: Mapping[str, str]) -> dict[str, Curve]:
@@ -25,28 +42,29 @@ def assemble(cells: Mapping[str, Cells], splits: Mapping[str, str]) -> dict[str,
 def curve_of_cells(name: str, cells: Cells, splits: Mapping[str, str]) -> Curve:
     """One series as [S, P], on the held-out prompts that every evaluation measured."""
     steps = sorted(cells)
-    held_out = set.intersection(*(set(cells[step]) for step in steps))
-    prompts = sorted(prompt for prompt in held_out if splits.get(prompt, "test") in HELD_OUT)
-    if not prompts:
+    found = [cells[step] for step in steps]
+    shared = found[0].prompt_ids
+    for other in found[1:]:
+        if not np.array_equal(shared, other.prompt_ids):
+            shared = np.intersect1d(shared, other.prompt_ids, assume_unique=True)
+    theirs = [splits.get(prompt, "test") for prompt in shared.tolist()]
+    kept = np.array([split in HELD_OUT for split in theirs], dtype=bool)
+    prompts = shared[kept]
+    if not len(prompts):
         raise ValueError(
             f"{name}: no held-out prompt was measured at all of its {len(steps)} evaluations; "
             f"measure the same prompts every time, with splits among {HELD_OUT}"
         )
-    values = np.array([[average(cells[step][prompt]) for prompt in prompts] for step in steps])
+    where = [np.searchsorted(one.prompt_ids, prompts) for one in found]
     return Curve(
         name=name,
         steps=np.array(steps, dtype=np.int64),
-        sums=values[..., 0],
-        tokens=values[..., 1],
-        prompt_ids=np.array(prompts, dtype=np.str_),
-        splits=np.array([splits.get(prompt, "test") for prompt in prompts], dtype=np.str_),
-        paired=prompts != [MEAN],
+        sums=np.stack([one.sums[place] for one, place in zip(found, where, strict=True)]),
+        tokens=np.stack([one.tokens[place] for one, place in zip(found, where, strict=True)]),
+        prompt_ids=prompts.astype(np.str_),
+        splits=np.array(theirs, dtype=np.str_)[kept],
+        paired=prompts.tolist() != [MEAN],
     )
-
-
-def average(parts: list[tuple[float, float]]) -> tuple[float, float]:
-    """Mean sum and mean token count of a prompt's completions (plain Python: it runs S x P times)."""
-    return sum(total for total, _ in parts) / len(parts), sum(count for _, count in parts) / len(parts)
 
 
 def with_teacher(golden: Curve, teacher: Curve) -> Curve:

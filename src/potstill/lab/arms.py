@@ -131,7 +131,8 @@ def run_tree(
             "batch_rows": lab.monitor_batch_rows,
             "sample_texts": 0,
         },
-        "checkpoints": {"every_steps": every, "keep_last": 1},
+        # A tiny run is over in a minute: taking it up in the middle would save less than checkpoints cost.
+        "checkpoints": {"every_steps": steps if lab.oracle.kind == "tiny" else every, "keep_last": 1},
     }
 
 
