@@ -97,6 +97,9 @@ def test_pools_share_no_prompt_and_follow_the_seed() -> None:
     assert len({str(t).lower() for t in texts}) == len(texts)
     assert all(len(str(t)) == lab.prompts.prompt_chars and str(t)[0].isalpha() for t in texts)
     assert found == pools(lab, 0, 32, text)
+    more = pools(lab, 0, 64, text)
+    assert [more[name] == found[name] for name in ("held_out", "oracle")] == [True, True]
+    assert more["train"][:32] == found["train"], "a larger pool begins with the smaller one"
     other = {p.text for pool in pools(lab, 1, 32, text).values() for p in pool}
     assert len(other & set(texts)) < len(texts) / 4
 
@@ -263,7 +266,7 @@ def test_encoder_decoders_and_prompts_of_a_task_go_the_same_way(
     for cell in cells.values():
         curves = read_curves(tmp_path / "lab" / cell.run)
         assert len(curves["golden"].prompt_ids) == 8 and cell.golden[-1] is not None
-        metrics = [json.loads(line) for line in (tmp_path / "lab" / cell.run / "metrics.jsonl").read_text().splitlines()]
-        assert len(metrics) == 16
+        lines = (tmp_path / "lab" / cell.run / "metrics.jsonl").read_text().splitlines()
+        assert len(lines) == 16
     plans = (tmp_path / "lab" / cells["prompts_half"].run / "events.jsonl").read_text()
     assert '"num_prompts":4' in plans.replace(" ", "") and '"completions_per_prompt":2' in plans.replace(" ", "")

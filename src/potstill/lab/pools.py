@@ -13,9 +13,6 @@ from potstill.records import Prompt
 from potstill.run_dir import write_atomic
 from potstill.sources.base import keyed
 
-#: How often a place in the text is tried for each prompt that is wanted.
-PATIENCE = 50
-
 
 class LabError(ValueError):
     """The experiment cannot be set up; the message says what was expected and how to mend it."""
@@ -47,7 +44,8 @@ def windows(text: str, length: int, count: int, seed: int) -> list[str]:
     starts = [match.start() for match in re.finditer(r"(?<![A-Za-z])[A-Za-z]", text[:-length])]
     rng = keyed(seed, "lab windows")
     found: dict[str, str] = {}
-    for place in rng.choice(len(starts), min(len(starts), PATIENCE * count), replace=False).tolist():
+    # All places in one order, however many are wanted: a larger pool begins with the smaller one's prompts.
+    for place in rng.choice(len(starts), len(starts), replace=False).tolist():
         piece = text[starts[place] : starts[place] + length].replace("\n", " ")
         words = " ".join(re.findall(r"\w+", piece.lower()))
         if sum(letter.isalpha() for letter in piece) * 2 >= length:

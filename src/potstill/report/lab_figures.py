@@ -44,12 +44,14 @@ def plane(drawn: Drawing, whole: bool) -> go.Figure | None:
     """Forward KL against golden, an arm a path whose markers grow; None where no arm has both."""
     figure = go.Figure()
     points: Points = []
+    near: Points = []  # of all but the control, which ends so low that the others would be one point
     starts: dict[tuple[float, float], None] = {}
     for arm in drawn.arms:
         cells, look = drawn.results.of(arm), drawn.looks[arm]
         for cell in cells:
             x, y = cell.series["proxy_fkl"], cell.series["golden"]
             points.append((cell.epochs, x, y))
+            near += [] if arm == ORACLE else points[-1:]
             figure.add_scatter(x=listed(x), y=listed(y), **thin(look, arm))
         epochs, x, y = mean_path(cells)
         if epochs.size:
@@ -65,7 +67,7 @@ def plane(drawn: Drawing, whole: bool) -> go.Figure | None:
     levels = _add_rulers(figure, drawn, between)
     _mark_starts(figure, list(starts))
     _finish_plane(figure, drawn.arms)
-    view = None if whole else opened(points)
+    view = None if whole else opened(near or points)
     if view is not None:
         figure.update_xaxes(range=view[0])
         figure.update_yaxes(range=with_levels(view[1], levels))
