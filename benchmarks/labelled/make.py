@@ -51,20 +51,25 @@ class World:
 
 
 BPE = "tokenisation={kind: bpe, vocabulary: 512}"
-LARGER = ("student={kind: tiny, hidden_size: 64, num_layers: 2, ffn_size: 128}",
-          "teacher={kind: tiny, hidden_size: 80, num_layers: 2, ffn_size: 160}")  # fmt: skip
+#: Half the width, half the prompts: cheap, and another balance of student, teacher and data.
+SMALLER = (
+    "oracle={kind: tiny, hidden_size: 64, num_layers: 2, ffn_size: 128}",
+    "teacher={kind: tiny, hidden_size: 48, num_layers: 2, ffn_size: 96}",
+    "student={kind: tiny, hidden_size: 32, num_layers: 2, ffn_size: 64}",
+    "distillation_prompts=256",
+)
 SPARSER = "evaluate_every_epochs=4"
 WORLDS = (
     # The preset's own seeds: the setting was searched on them.
     World("pydoc-search", "pydoc", (), PRESET, (0, 1, 2)),
     World("pydoc", "pydoc", (), EVERY, (3, 4, 5, 6, 7)),
-    World("prose", "prose", ("prompts.corpus=prose", SPARSER), OFFLINE, (0, 1, 2)),
-    World("pydoc-bpe", "pydoc-bpe", (BPE, SPARSER), OFFLINE, (0, 1, 2)),
+    World("prose-small", "prose-small", ("prompts.corpus=prose", *SMALLER, SPARSER), OFFLINE, (0, 1, 2)),
+    World("grammar-small", "grammar-small", ("prompts.corpus=grammar", *SMALLER, SPARSER), OFFLINE, (0, 1, 2)),
     World("pydoc-others", "pydoc", (), OTHERS, (3, 4, 5)),
-    World("grammar", "grammar", ("prompts.corpus=grammar", SPARSER), OFFLINE, (0, 1, 2)),
-    World("pydoc-slow", "pydoc", ("learning_rate=1e-3", SPARSER), (*OFFLINE[:2], *OFFLINE[3:]), (3, 4, 5)),
-    World("pydoc-fast", "pydoc", ("learning_rate=4e-3", SPARSER), (*OFFLINE[:2], *OFFLINE[3:]), (3, 4, 5)),
-    World("prose-larger", "prose-larger", ("prompts.corpus=prose", *LARGER, SPARSER), OFFLINE, (3, 4)),
+    World("pydoc-bpe", "pydoc-bpe", (BPE, SPARSER), OFFLINE, (0, 1)),
+    World("technical-small", "technical-small", ("prompts.corpus=technical", *SMALLER, SPARSER), OFFLINE, (0, 1, 2)),
+    World("pydoc-slow", "pydoc", ("learning_rate=1e-3", SPARSER), (*OFFLINE[:2], *OFFLINE[3:]), (3, 4)),
+    World("pydoc-fast", "pydoc", ("learning_rate=4e-3", SPARSER), (*OFFLINE[:2], *OFFLINE[3:]), (3, 4)),
 )
 
 

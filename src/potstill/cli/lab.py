@@ -21,10 +21,11 @@ def hacking_verb(
     lab = load_hacking_lab(preset_path(preset) if config is None else config, changes)
     quiet_libraries()
     show = Show()
-    at_once = workers if workers is not None else (os.cpu_count() or 1 if lab.device == "cpu" else 1)
+    at_once = workers if workers is not None else default_workers(lab.device)
     folder = output if output is not None else Path("runs") / f"lab-hacking-{name}"
     cells = len(lab.arms) * len(lab.seeds)
-    show.say(f"{len(lab.arms)} arms, {len(lab.seeds)} seeds: {cells} runs, {at_once} at a time, in {folder}")
+    show.say(f"{cells} runs, {at_once} at a time, in {folder}")
+    show.say(f"   arms  {', '.join(lab.arms)}\n  seeds  {', '.join(map(str, lab.seeds))}")
     results = conduct(lab, name, folder, at_once, show)
     found = json.loads(results.read_text())
     for finding in found["findings"]:
@@ -34,3 +35,8 @@ def hacking_verb(
     show.say(
         f"\n[bold]{'results':>15}[/bold]  {results}\n[bold]{'report':>15}[/bold]  {results.parent / 'report.html'}"
     )
+
+
+def default_workers(device: str) -> int:
+    """One a core, up to eight (each holds a torch of its own); one where there is a GPU to share."""
+    return min(8, os.cpu_count() or 1) if device == "cpu" else 1

@@ -122,7 +122,7 @@ def hacking(
     config: Annotated[Path | None, typer.Option(help="Settings of your own, as a YAML file, instead.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder; default: runs/lab-hacking-PRESET.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Steps at once; default: one a core, or one GPU's.")
+        int | None, typer.Option(min=1, help="Steps at once; default: one a core (most 8), one on a GPU.")
     ] = None,
 ) -> None:
     """Teacher hacking: oracle, teacher and students in many arms; go on where it stopped; findings and report."""

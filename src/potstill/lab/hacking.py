@@ -11,7 +11,6 @@ stays. Source: Tiapkin et al. 2025 (arXiv 2502.02671), sections 3 and 4; the con
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from potstill.config.lab import Arm, HackingLab
@@ -126,7 +125,3 @@ class Experiment:
         elif teacher != "oracle":
             needs["teacher"] = self.tuned(teacher, seed)
         return needs
-
-
-def folder_of(root: Path, step: Step) -> Path:
-    return step.folder(root) / "run"

@@ -14,11 +14,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,6 +34,10 @@ HASH_LENGTH = 8
 Notice = Callable[["Step", float | None], None]  # a step that ended, and its seconds; None where it was done before
 
 
+class StepError(RuntimeError):
+    """A step could not be made, through no fault of its own."""
+
+
 @dataclass(frozen=True)
 class Step:
     """Something to make once. `maker` names a function, `module:function`, of (facts, folder, needed folders)."""
@@ -40,7 +47,7 @@ class Step:
     facts: Mapping[str, Any]  # plain values: they go to JSON, and decide the address
     needs: Mapping[str, Step] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def address(self) -> str:
         """Folder name: changes when anything that matters does."""
         needed = {role: step.address for role, step in self.needs.items()}
@@ -86,7 +93,7 @@ def run_steps(root: Path, wanted: Sequence[Step], workers: int, notice: Notice) 
     """Make all that is not there yet, `workers` steps at a time.
 
     A step that fails stops the rest from being begun; what is at work ends first, and the
-    error is raised then. Ctrl-C is heard by the steps themselves.
+    error is raised then. Raises StepError where a worker process dies.
     """
     steps = in_order(wanted)
     for step in steps:
@@ -98,8 +105,14 @@ def run_steps(root: Path, wanted: Sequence[Step], workers: int, notice: Notice) 
             notice(step, perform(root, step))
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (threads_each(workers),)) as pool:
-        for step, seconds in _in_pool(pool, root, open_steps, workers):
-            notice(step, seconds)
+        try:
+            for step, seconds in _in_pool(pool, root, open_steps, workers):
+                notice(step, seconds)
+        except BrokenProcessPool as error:
+            raise StepError(
+                "a worker process ended before its step did: it was killed, or memory ran out. What is done is kept; "
+                "run the same again, with fewer workers if memory was short."
+            ) from error
 
 
 def _in_pool(pool: ProcessPoolExecutor, root: Path, waiting: list[Step], workers: int) -> Iterator[tuple[Step, float]]:
@@ -133,6 +146,8 @@ def _start_worker(threads: int) -> None:
     for name in ("torchao", "torch.utils._pytree"):  # they speak at import, of other hardware
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # A run hears Ctrl-C itself and ends at a safe place; anything else can be taken up from where it is.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import torch
     from transformers.utils import logging as their_logging

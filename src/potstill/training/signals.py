@@ -24,6 +24,9 @@ class Stopped(Exception):
         super().__init__(where)
         self.exit_code = 128 + signal_number
 
+    def __reduce__(self) -> tuple[type[Stopped], tuple[str, int]]:
+        return Stopped, (str(self), self.exit_code - 128)  # it may cross from a worker to who waits for it
+
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
