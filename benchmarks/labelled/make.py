@@ -32,6 +32,7 @@ EVERY = ("offline", "oracle_as_teacher", "few_epochs", "prompts_fifth", "complet
 PRESET = ("offline", "oracle_as_teacher", "online_teacher", "online_student", "mixture_10", "prompts_fifth",
           "completions_4")  # fmt: skip
 OFFLINE = ("offline", "oracle_as_teacher", "prompts_fifth", "large_pool", "stopped_early")
+WITHOUT_FIFTH = ("offline", "oracle_as_teacher", "large_pool", "stopped_early")
 OTHERS = ("reverse_kl", "jensen_shannon", "small_teacher", "small_student", "overtrained_teacher")
 
 
@@ -59,17 +60,21 @@ SMALLER = (
     "distillation_prompts=256",
 )
 SPARSER = "evaluate_every_epochs=4"
+#: Half the prompts again, twice the epochs: as many steps, each row seen 96 times.
+FEW = ("distillation_prompts=128", "epochs=96", "evaluate_every_epochs=8")
 WORLDS = (
     # The preset's own seeds: the setting was searched on them.
     World("pydoc-search", "pydoc", (), PRESET, (0, 1, 2)),
     World("pydoc", "pydoc", (), EVERY, (3, 4, 5, 6, 7)),
     World("prose-small", "prose-small", ("prompts.corpus=prose", *SMALLER, SPARSER), OFFLINE, (0, 1, 2)),
-    World("grammar-small", "grammar-small", ("prompts.corpus=grammar", *SMALLER, SPARSER), OFFLINE, (0, 1, 2)),
+    World("grammar-few", "grammar-few", ("prompts.corpus=grammar", *SMALLER, *FEW), OFFLINE, (0, 1, 2)),
     World("pydoc-others", "pydoc", (), OTHERS, (3, 4, 5)),
     World("pydoc-bpe", "pydoc-bpe", (BPE, SPARSER), OFFLINE, (0, 1)),
-    World("technical-small", "technical-small", ("prompts.corpus=technical", *SMALLER, SPARSER), OFFLINE, (0, 1, 2)),
-    World("pydoc-slow", "pydoc", ("learning_rate=1e-3", SPARSER), (*OFFLINE[:2], *OFFLINE[3:]), (3, 4)),
-    World("pydoc-fast", "pydoc", ("learning_rate=4e-3", SPARSER), (*OFFLINE[:2], *OFFLINE[3:]), (3, 4)),
+    World("technical", "technical", ("prompts.corpus=technical", SPARSER), OFFLINE, (0, 1)),
+    World("pydoc-slow", "pydoc", ("learning_rate=1e-3", SPARSER), WITHOUT_FIFTH, (3, 4)),
+    World("pydoc-fast", "pydoc", ("learning_rate=4e-3", SPARSER), WITHOUT_FIFTH, (3, 4)),
+    World("pydoc-slow-5", "pydoc", ("learning_rate=1e-3", SPARSER), ("offline", "stopped_early"), (5,)),
+    World("pydoc-fast-5", "pydoc", ("learning_rate=4e-3", SPARSER), ("offline", "stopped_early"), (5,)),
 )
 
 

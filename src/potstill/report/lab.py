@@ -131,7 +131,7 @@ PLANE = (
     "One path an arm, the thick line the mean over seeds with a marker at every evaluation that grows with time, thin "
     "lines the seeds. Lower left is better. Left is closer to the teacher, down is closer to the oracle."
 )
-CROPPED = "The first epochs lie outside; double-click for all of it."
+CROPPED = "The first epochs, and the control where it is far below, lie outside; double-click for all of it."
 LAWS = (
     "Points are means over seeds. A straight line is the power law that was fitted there, dotted where it is only "
     "carried on; a cross marks where the curve leaves it."
