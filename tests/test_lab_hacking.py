@@ -258,3 +258,11 @@ def test_encoder_decoders_and_prompts_of_a_task_go_the_same_way(
         assert len(lines) == 16
     plans = (tmp_path / "lab" / cells["prompts_half"].run / "events.jsonl").read_text()
     assert '"num_prompts":4' in plans.replace(" ", "") and '"completions_per_prompt":2' in plans.replace(" ", "")
+
+
+def test_proxy_cannot_have_more_prompts_than_golden() -> None:
+    from potstill.config.monitor import MonitorConfig
+
+    assert MonitorConfig(every_steps=1, max_prompts=8, proxy_prompts=8).proxy_prompts == 8
+    with pytest.raises(ValueError, match="proxy_prompts 9 exceed max_prompts 8"):
+        MonitorConfig(every_steps=1, max_prompts=8, proxy_prompts=9)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from potstill.lab.steps import Step, in_order, run_steps
+from potstill.lab.steps import Step, StepError, in_order, run_steps
+from potstill.training.signals import Stopped
 
 MAKERS = __name__
 
@@ -35,6 +38,14 @@ def meet(facts: dict[str, Any], folder: Path, needed: dict[str, Path]) -> None:
         if time.monotonic() > until:
             raise ValueError("the other step never began")
         time.sleep(0.02)
+
+
+def stop(facts: dict[str, Any], folder: Path, needed: dict[str, Path]) -> None:
+    raise Stopped("stopped after step 3 of 9", signal.SIGINT)
+
+
+def die(facts: dict[str, Any], folder: Path, needed: dict[str, Path]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def step(name: str, number: int, needs: dict[str, Step] | None = None, maker: str = "write_sum") -> Step:
@@ -100,3 +111,16 @@ def test_two_workers_work_at_the_same_time(tmp_path: Path) -> None:
     both = [step("left", 1, maker="meet"), step("right", 2, maker="meet")]
     run_steps(tmp_path, both, 2, lambda s, seconds: None)
     assert all(one.is_done(tmp_path) for one in both)
+
+
+def test_a_request_to_stop_reaches_who_conducts(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="after step 3 of 9") as caught:
+        run_steps(tmp_path, [step("stopped", 1, maker="stop")], 2, lambda s, seconds: None)
+    assert caught.value.exit_code == 130
+
+
+def test_a_worker_that_dies_is_told_of_and_nothing_is_lost(tmp_path: Path) -> None:
+    good = step("good", 1)
+    with pytest.raises(StepError, match="a worker process ended before its step did"):
+        run_steps(tmp_path, [step("bad", 1, {"good": good}, maker="die")], 2, lambda s, seconds: None)
+    assert good.is_done(tmp_path)
