@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -38,6 +37,7 @@ from u_test_power import designs, power_of  # noqa: E402
 
 from potstill.diagnosis import judge  # noqa: E402
 from potstill.diagnosis.curves import ALARM_LEVEL, rise_test  # noqa: E402
+from potstill.lab.stats import clopper_pearson  # noqa: E402
 from potstill.records import Curve  # noqa: E402
 
 Setting = dict[str, Any]
@@ -147,16 +147,9 @@ def measure(
 ) -> Setting:
     """One row: how many of the seeds hit."""
     hits = sum(hit(row, first + seed) for seed in range(runs))
-    low, high = clopper_pearson(hits, runs)
-    print(f"{hits / runs:6.1%}  [{low:6.1%}, {high:6.1%}]  {question}: {describe(row)}", flush=True)
-    return {"question": question, **row, "runs": runs, "hits": hits, "interval": [low, high]}
-
-
-def clopper_pearson(hits: int, runs: int) -> tuple[float, float]:
-    """Exact 95 % interval of a share."""
-    low = 0.0 if hits == 0 else float(beta.ppf(0.025, hits, runs - hits + 1))
-    high = 1.0 if hits == runs else float(beta.ppf(0.975, hits + 1, runs - hits))
-    return low, high
+    share = clopper_pearson(hits, runs)
+    print(f"{hits / runs:6.1%}  [{share.low:6.1%}, {share.high:6.1%}]  {question}: {describe(row)}", flush=True)
+    return {"question": question, **row, "runs": runs, "hits": hits, "interval": [share.low, share.high]}
 
 
 def describe(row: Setting) -> str:
@@ -183,7 +176,7 @@ def measure_verdicts(runs: int, known: Setting) -> list[Setting]:
 
 
 def measure_power(runs: int, known: Setting) -> list[Setting]:
-    return [power_of(design, max(2, runs * 2 // 3), clopper_pearson) for design in designs()]
+    return [power_of(design, max(2, runs * 2 // 3)) for design in designs()]
 
 
 PARTS = {"power": measure_power, "rows": measure_rows, "closest": measure_closest, "verdicts": measure_verdicts}

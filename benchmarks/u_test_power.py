@@ -11,7 +11,6 @@ detectable rise is where power crosses 80 %, read off in the logarithm of the ri
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from curve_simulator import shape_of, simulate
 
 from potstill.diagnosis.curves import rise_test
+from potstill.lab.stats import clopper_pearson
 
 Design = dict[str, Any]
-#: Takes hits and runs, gives the exact 95 % interval of the share.
-Interval = Callable[[int, int], tuple[float, float]]
 RISES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # nats a sequence; the fall is 7.4
 OPEN = (2.0, 9.0)  # standard errors between which power is not known beforehand
 WANTED = 0.8
@@ -45,7 +43,7 @@ def designs() -> list[Design]:
     return rows
 
 
-def power_of(design: Design, runs: int, interval: Interval) -> Design:
+def power_of(design: Design, runs: int) -> Design:
     """The design with its standard error, its power for each open rise, and its smallest detectable rise."""
     error = standard_error(design)
     runs = runs // 2 if design["prompts"] > 1024 else runs  # these take ten times as long
@@ -53,7 +51,8 @@ def power_of(design: Design, runs: int, interval: Interval) -> Design:
     for rise in RISES:
         if OPEN[0] * error <= rise <= OPEN[1] * error:
             hits = sum(is_seen(design, rise, FIRST_SEED + seed) for seed in range(runs))
-            cells.append({"rise": rise, "runs": runs, "hits": hits, "interval": list(interval(hits, runs))})
+            share = clopper_pearson(hits, runs)
+            cells.append({"rise": rise, "runs": runs, "hits": hits, "interval": [share.low, share.high]})
     smallest = detectable([cell["rise"] for cell in cells], [cell["hits"] / cell["runs"] for cell in cells])
     shares = " ".join(f"{cell['rise']:g}:{cell['hits'] / cell['runs']:.0%}" for cell in cells)
     text = ", ".join(f"{key} {value}" for key, value in design.items())

@@ -51,7 +51,9 @@ def test_the_legend_switches_an_arm_with_its_seeds(visit: Any, written: Path) ->
     before = page.locator(f"{plot} .scatterlayer path.js-line").count()
     page.locator(f"{plot} .legend .traces .legendtoggle").first.click()
     api = pytest.importorskip("playwright.sync_api")  # the page's policy forbids wait_for_function its eval
-    api.expect(page.locator(f"{plot} .scatterlayer path.js-line")).to_have_count(before - 3 * (len(SEEDS) + 1))
+    left = before - 3 * (len(SEEDS) + 1)
+    api.expect(page.locator(f"{plot} .scatterlayer path.js-line")).to_have_count(left)  # waits for it
+    assert page.locator(f"{plot} .scatterlayer path.js-line").count() == left
 
 
 def _starts(page: Any) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill.cli.quiet import quiet_libraries
 from potstill.cli.run import program
 from potstill.config import load_run
 from potstill.training.cache_run import cache_targets
+from potstill.training.quiet import quiet_libraries
 from potstill.training.show import Show
 
 

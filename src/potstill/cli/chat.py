@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from potstill.cli.quiet import quiet_libraries
 from potstill.config.data import Sampling
 from potstill.config.model import FolderModel
 from potstill.data.encode import encode_prompt
@@ -15,6 +14,7 @@ from potstill.generation.base import Request
 from potstill.generation.local import LocalSampler
 from potstill.models.load import Loaded, ModelError, load_model
 from potstill.records import Message, Prompt
+from potstill.training.quiet import quiet_libraries
 
 
 def chat_verb(path: Path, prompt: str | None, sampling_temperature: float, max_new_tokens: int) -> None:

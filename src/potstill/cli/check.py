@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from potstill.cli.quiet import quiet_libraries
 from potstill.config import load_run
 from potstill.training.distil import say_forecast
 from potstill.training.hardware import settle_precision
 from potstill.training.parallel import start_world
 from potstill.training.permission import permitted
 from potstill.training.preflight import preflight
+from potstill.training.quiet import quiet_libraries
 from potstill.training.show import Show
 from potstill.training.stages import load_models, load_prompts
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill.cli.quiet import quiet_libraries
 from potstill.run_dir import RunDir
 from potstill.training.export import export_step
+from potstill.training.quiet import quiet_libraries
 
 
 def export_verb(run: Path, step: int, output: Path | None) -> None:

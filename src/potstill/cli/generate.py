@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from potstill.cli.quiet import quiet_libraries
 from potstill.config.load import load_generate
 from potstill.training.generating import generate
+from potstill.training.quiet import quiet_libraries
 from potstill.training.show import Show
 
 

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from potstill.cli.quiet import quiet_libraries
 from potstill.config.load import load_hacking_lab
 from potstill.lab.conducting import conduct, preset_path
+from potstill.training.quiet import quiet_libraries
 from potstill.training.show import Show
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -58,13 +56,35 @@ def cache(config: Config, overrides: Overrides = None) -> None:
 
 @app.command()
 def diagnose(
-    path: Annotated[Path, typer.Argument(help="A run directory, or a CSV or JSONL log of another tool.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A run directory, or another tool's log: a Trainer's output folder or trainer_state.json, TensorBoard "
+            "event files, CSV, JSON, JSON lines, an export from W&B."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=COLUMN", help="What a log calls otherwise, such as proxy=eval/kl. Repeat."),
+    ] = None,
+    golden_kind: Annotated[
+        str | None,
+        typer.Option(help="What a log's golden is measured against: oracle, or reference_nll (the default)."),
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERDICT,...",
+            help="Exit with code 3 on these verdicts, for scripts; hacking includes suspected_hacking.",
+        ),
+    ] = None,
+    example: Annotated[str | None, typer.Option(help="Judge a log that comes along: hacked or healthy.")] = None,
 ) -> None:
     """Say whether the student learned the task or its teacher's mistakes."""
     from potstill.cli.diagnose import diagnose_verb
 
-    diagnose_verb(path, as_json)
+    diagnose_verb(path, as_json, columns or [], golden_kind, fail_on, example)
 
 
 @app.command()
@@ -134,10 +154,9 @@ def hacking(
 def main() -> None:
     """Entry point: errors meant for the user are shown without a traceback."""
     from potstill.cli.errors import explained
+    from potstill.training.quiet import quiet_imports
 
-    for name in ("torchao", "torch.utils._pytree"):  # where torchao is installed it speaks at import, of other hardware
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
+    quiet_imports()
     with explained():
         app(standalone_mode=True)
     sys.exit(0)

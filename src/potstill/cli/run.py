@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from potstill.cli.quiet import quiet_libraries
 from potstill.config import load_run
 from potstill.diagnosis import read_curves
 from potstill.report import write_report
 from potstill.run_dir import RunDir
 from potstill.training.distil import distil
+from potstill.training.quiet import quiet_libraries
 from potstill.training.show import Show
 
 

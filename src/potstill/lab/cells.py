@@ -22,7 +22,7 @@ import numpy as np
 from potstill.diagnosis.curves import ALARM_LEVEL, rise_test, usable
 from potstill.diagnosis.findings import MIN_EVALUATIONS, missing_for_findings
 from potstill.diagnosis.readers import read_curves, read_golden_kind
-from potstill.diagnosis.verdict import diagnose
+from potstill.diagnosis.verdict import judge
 from potstill.records import Curve
 
 Series = tuple[float | None, ...]
@@ -129,7 +129,8 @@ def cell_of_run(
     path = Path(run_path)
     if (kind := read_golden_kind(path)) != "oracle":
         raise ValueError(f"{path}: golden is {kind}, expected oracle; the lab's findings are about a known truth")
-    curves, verdict = read_curves(path), diagnose(path)
+    curves = read_curves(path)
+    verdict = judge(curves, kind)
     if absent := sorted({"golden", "proxy", "proxy_fkl"} - set(curves)):
         raise ValueError(
             f"{path} measured no {', '.join(absent)}; a cell needs a run that the built-in monitor watched"

@@ -12,7 +12,6 @@ Ray's workers.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import threading
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.run_dir import digest, write_atomic
+from potstill.training.quiet import quiet_imports, quiet_libraries
 
 #: Longest hash that an address shows.
 HASH_LENGTH = 8
@@ -143,18 +143,14 @@ def threads_each(workers: int) -> int:
 
 def _start_worker(threads: int) -> None:
     """Few words, few threads, and no life after the conductor's death."""
-    for name in ("torchao", "torch.utils._pytree"):  # they speak at import, of other hardware
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    quiet_imports()
     # A run hears Ctrl-C itself and ends at a safe place; anything else can be taken up from where it is.
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import torch
-    from transformers.utils import logging as their_logging
 
     torch.set_num_threads(threads)
-    their_logging.set_verbosity_error()
-    their_logging.disable_progress_bar()
+    quiet_libraries()
 
 
 def _end_with(parent: int) -> None:

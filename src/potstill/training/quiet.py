@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+
+
+def quiet_imports() -> None:
+    """What libraries say when they are imported; call it before they are."""
+    for name in ("torchao", "torch.utils._pytree"):  # where torchao is installed it speaks of other hardware
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
 
 
 def quiet_libraries() -> None:
