@@ -75,6 +75,9 @@ WORLDS = (
     World("pydoc-fast", "pydoc", ("learning_rate=4e-3", SPARSER), WITHOUT_FIFTH, (3, 4)),
     World("pydoc-slow-5", "pydoc", ("learning_rate=1e-3", SPARSER), ("offline", "stopped_early"), (5,)),
     World("pydoc-fast-5", "pydoc", ("learning_rate=4e-3", SPARSER), ("offline", "stopped_early"), (5,)),
+    # Made after the others, for the detector: more oracles with students large enough to be hacked.
+    World("technical-more", "technical", ("prompts.corpus=technical", SPARSER), OFFLINE, (2, 3, 4)),
+    World("prose", "prose", ("prompts.corpus=prose", SPARSER), OFFLINE, (0, 1, 2)),
 )
 
 
