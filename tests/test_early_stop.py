@@ -68,8 +68,8 @@ def test_without_the_setting_the_same_run_goes_to_its_end(make_run: Make) -> Non
 
 
 def test_settings_that_could_not_stop_anything_are_refused(make_run: Make) -> None:
-    with pytest.raises(ConfigError, match="no effect without an oracle"):
-        make_run(monitor__stop_on=["hacking"])
+    with pytest.raises(ConfigError, match="names a verdict twice"):
+        make_run(monitor__stop_on=["hacking", "hacking"])
     config = make_run(training__steps=100, monitor__every_steps=1, monitor__stop_on=["overfitting"])
     with pytest.raises(ValueError, match=r"judges the run 100 times.*every_steps to"):
         distil(config, QUIET)

@@ -138,6 +138,7 @@ class DataPlan:
     completions_per_prompt: int
     num_prompts: int  # the first so many training prompts, in an order keyed by the seed
     reason: str
+    answers: VerdictName | None = None  # the alarm that brought it; None: as configured
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ Arm = Literal[
     "prompts_half", "prompts_fifth", "completions_2", "completions_4", "completions_5", "few_epochs",
     "reverse_kl", "jensen_shannon", "reverse_kl_online", "jensen_shannon_online",
     "small_teacher", "small_student", "overtrained_teacher", "large_pool", "stopped_early",
+    "mended_completions", "mended_mixture_10", "mended_mixture", "mended_human", "mended_prompts",
 ]  # fmt: skip
 ARMS: tuple[Arm, ...] = get_args(Arm)
 

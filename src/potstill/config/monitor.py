@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from potstill.config.base import Frozen
+from potstill.config.remedy import OnAlarm
 
 
 class MonitorConfig(Frozen):
@@ -32,8 +33,10 @@ class MonitorConfig(Frozen):
     sample_tokens: int = Field(default=96, ge=1)
     """Longest such answer in tokens."""
     stop_on: tuple[Literal["hacking", "overfitting"], ...] = ()
-    """Verdicts that end the run early, with the best checkpoint exported. The run is judged at every
-    evaluation and the test is made stricter for it, so that the chance of a false stop stays."""
+    """Verdicts that end the run early, with the best checkpoint exported; suspected hacking counts as hacking. The
+    run is judged at every evaluation and the test is made stricter for it, so that the chance of a false stop stays."""
+    on_alarm: OnAlarm | None = None
+    """What the run does about hacking or overfitting while it goes on; null: nothing."""
 
     @model_validator(mode="after")
     def _fewer_for_proxy(self) -> MonitorConfig:
@@ -45,4 +48,7 @@ class MonitorConfig(Frozen):
     def _each_once(self) -> MonitorConfig:
         if len(set(self.stop_on)) != len(self.stop_on):
             raise ValueError(f"stop_on names a verdict twice: {list(self.stop_on)}")
+        both = sorted(set(self.stop_on) & set(self.on_alarm.alarms if self.on_alarm else ()))
+        if both:
+            raise ValueError(f"stop_on and on_alarm.alarms both name {both}: a run cannot end and be mended")
         return self

@@ -43,14 +43,20 @@ class Run(Frozen):
     """What `potstill cache` writes of the teacher's targets; a run reads them where
     `training.teacher_targets` says so."""
 
+    @property
+    def may_feed(self) -> set[str]:
+        """All streams that feed the run, or that a remedy may begin to feed."""
+        on_alarm = self.monitor.on_alarm
+        return self.source.fed | (set() if on_alarm is None else on_alarm.streams)
+
     @model_validator(mode="after")
     def _rows_have_terms(self) -> Run:
-        fed = self.source.written_by
+        fed = {WRITTEN_BY[name] for name in self.may_feed}
         unheard = sorted(name for name in fed if not any(t.applies_to(name) for t in self.objective.active))
         wanted = {kind for term in self.objective.active for kind in term.on} - {"any"}
         if unheard:
             raise ValueError(
-                f"source.fractions feeds {unheard} rows, but no term of the objective is "
+                f"source.fractions (or a remedy) feeds {unheard} rows, but no term of the objective is "
                 "`on` them: they would teach nothing"
             )
         if wanted - fed:
@@ -100,12 +106,38 @@ class Run(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _stop_can_happen(self) -> Run:
-        if "hacking" in self.monitor.stop_on and self.oracle is None:
+    def _remedies_can_be_taken(self) -> Run:
+        on_alarm = self.monitor.on_alarm
+        if on_alarm is None:
+            return self
+        if self.source.changes:
             raise ValueError(
-                "monitor.stop_on hacking has no effect without an oracle: a rise of reference NLL alone is never "
-                "called that. Give an oracle, or stop on overfitting."
+                "monitor.on_alarm changes the data plan, and source.changes would take that back at its own step; "
+                "leave one of them out"
             )
+        if on_alarm.without_oracle and self.oracle is None:
+            raise ValueError("monitor.on_alarm.without_oracle has no effect: there is no oracle")
+        if self.training.teacher_targets is not None and on_alarm.asks_teacher:
+            raise ValueError(
+                "monitor.on_alarm has remedies that need the teacher for new rows, and training.teacher_targets holds "
+                "those of the first rows only; leave it out, or use the remedies human_text and stop"
+            )
+        how, fed = self.data.completions, self.source.fed
+        offline = {"more_completions_per_prompt", "more_prompts"} & set(on_alarm.remedies)
+        if "more_prompts" in offline and fed & {"online_teacher", "online_student"} and "teacher" not in fed:
+            offline.discard("more_prompts")  # every visit of a prompt is sampled anew anyway
+        if offline and (how.kind != "sample" or "teacher" not in fed):
+            raise ValueError(
+                f"the remedies {sorted(offline)} have the teacher answer more, which needs data.completions of kind "
+                "sample that feed the stream teacher"
+            )
+        if offline and how.kind == "sample" and how.rejection is not None:
+            raise ValueError(
+                f"the remedies {sorted(offline)} would feed completions that data.completions.rejection has not seen; "
+                "leave one of them out"
+            )
+        if "human_text" in on_alarm.remedies and "reference" in fed:
+            raise ValueError("the remedy human_text begins to feed references, and source.fractions feeds them already")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,10 @@ from potstill.config.lab import Arm, HackingLab
 FEW_EPOCHS = 3
 EVALUATIONS_OF_AN_EPOCH = 2  # in few_epochs
 STOPPED_EARLY_SHARE = 0.5
+#: Further completions of each prompt that a remedy may cost: the budget of all remedies alike.
+REMEDY_COMPLETIONS = 5
+#: The alarm of a run that mends itself sees what a run without oracle would have measured, on so many prompts.
+ALARM_PROMPTS = 256
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Plan:
     divergence: str = "forward_kl"
     completions: int = 1
     prompt_divisor: int = 1
-    pool: int = 1  # times the prompts
+    pool: int = 1  # times the prompts; 0: the large pool
+    remedy: str = ""  # what the run does to itself on an alarm
 
 
 PLANS: dict[Arm, Plan] = {
@@ -56,6 +61,11 @@ PLANS: dict[Arm, Plan] = {
     "small_teacher": Plan(teacher="small_teacher"),
     "small_student": Plan(student="small_student"),
     "overtrained_teacher": Plan(teacher="overtrained_teacher"),
+    "mended_completions": Plan(remedy="more_completions_per_prompt"),
+    "mended_mixture_10": Plan(remedy="online_mixture"),
+    "mended_mixture": Plan(remedy="online_mixture to budget"),
+    "mended_human": Plan(remedy="human_text"),
+    "mended_prompts": Plan(remedy="more_prompts"),
 }
 
 
@@ -76,40 +86,35 @@ def length_of(lab: HackingLab, arm: Arm) -> tuple[float, int]:
 
 
 def run_tree(
-    lab: HackingLab, arm: Arm, seed: int, output: Path, models: dict[str, Path | dict[str, Any]], pools: Path
-) -> dict[str, Any]:
-    """The arm's configuration as `potstill run` reads it; `models` by role: oracle, teacher, student."""
+    lab: HackingLab, arm: Arm, seed: int, output: Path, models: dict[str, Path | dict[str, Any]], pools: Path,
+    references: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The arm's configuration as `potstill run` reads it; `models` by role: oracle, teacher, student.
+
+    `references`: the prompts of distillation with the oracle's answers, for the remedy human_text.
+    """
     plan = PLANS[arm]
     epochs, every = length_of(lab, arm)
-    per_epoch = steps_per_epoch(lab)
-    steps = round(epochs * per_epoch)
-    sampling = {"max_new_tokens": lab.max_new_tokens}
-    written_by = {"online_student": ["student"]}.get(plan.source, ["teacher"])
-    if plan.source.isdigit():
-        written_by = ["teacher", "student"]
-    large = "-large" if plan.pool == 0 else ""
-    completions: dict[str, Any] = {"kind": "sample", "sampling": sampling, "batch_rows": lab.slots}
-    if plan.completions > 1:
-        completions["per_prompt"] = plan.completions
-    data: dict[str, Any] = {
-        "prompts": prompt_file(pools / f"train{large}.jsonl", lab),
-        "held_out": {"kind": "prompts", "prompts": prompt_file(pools / "held_out.jsonl", lab)},
-        "near_duplicates": {"threshold": 1.0, "on_found": "drop"},
-        "completions": completions,
-        "max_length": lab.max_length,
-        "prompt_divisor": plan.prompt_divisor,
+    steps = round(epochs * steps_per_epoch(lab))
+    monitor: dict[str, Any] = {
+        "every_steps": every,
+        "max_prompts": lab.held_out_prompts,
+        "proxy_prompts": lab.proxy_prompts,
+        "completions_per_prompt": lab.completions_per_held_out_prompt,
+        "batch_rows": lab.monitor_batch_rows,
+        "sample_texts": 0,
     }
-    if lab.prompts.kind == "file":
-        data["too_long"] = "drop"
+    if plan.remedy:
+        monitor["on_alarm"] = on_alarm(plan.remedy, lab, pools)
     return {
         "output": str(output),
         "seed": seed,
         "oracle": source(models["oracle"]),
         "teacher": source(models["teacher"]),
         "student": {"kind": "load", "model": source(models["student"])},
-        "data": data,
+        "data": data_tree(plan, lab, pools, references),
         "source": fed_by(plan.source, lab, steps),
-        "objective": {"terms": [{"kind": plan.divergence, "weight": 1.0, "on": written_by}]},
+        "objective": {"terms": terms_of(plan)},
         "training": {
             "steps": steps,
             "batch_rows": lab.batch_rows,
@@ -123,17 +128,47 @@ def run_tree(
                 "schedule": {"kind": "constant"},
             },
         },
-        "monitor": {
-            "every_steps": every,
-            "max_prompts": lab.held_out_prompts,
-            "proxy_prompts": lab.proxy_prompts,
-            "completions_per_prompt": lab.completions_per_held_out_prompt,
-            "batch_rows": lab.monitor_batch_rows,
-            "sample_texts": 0,
-        },
+        "monitor": monitor,
         # A tiny run is over in a minute: taking it up in the middle would save less than checkpoints cost.
         "checkpoints": {"every_steps": steps if lab.oracle.kind == "tiny" else every, "keep_last": 1},
     }
+
+
+def data_tree(plan: Plan, lab: HackingLab, pools: Path, references: Path | None) -> dict[str, Any]:
+    """The arm's prompts and completions."""
+    train = prompt_file(pools / f"train{'-large' if plan.pool == 0 else ''}.jsonl", lab)
+    if plan.remedy == "human_text":
+        assert references is not None
+        train = prompt_file(references, lab) | {"reference": "reference"}
+    completions: dict[str, Any] = {
+        "kind": "sample",
+        "sampling": {"max_new_tokens": lab.max_new_tokens},
+        "batch_rows": lab.slots,
+    }
+    if plan.completions > 1:
+        completions["per_prompt"] = plan.completions
+    data: dict[str, Any] = {
+        "prompts": train,
+        "held_out": {"kind": "prompts", "prompts": prompt_file(pools / "held_out.jsonl", lab)},
+        "near_duplicates": {"threshold": 1.0, "on_found": "drop"},
+        "completions": completions,
+        "max_length": lab.max_length,
+        "prompt_divisor": plan.prompt_divisor,
+    }
+    if lab.prompts.kind == "file":
+        data["too_long"] = "drop"
+    return data
+
+
+def terms_of(plan: Plan) -> list[dict[str, Any]]:
+    """The arm's loss, on whatever rows may ever feed it."""
+    written_by = {"online_student": ["student"]}.get(plan.source, ["teacher"])
+    if plan.source.isdigit() or plan.remedy.startswith("online_mixture"):
+        written_by = ["teacher", "student"]
+    terms: list[dict[str, Any]] = [{"kind": plan.divergence, "weight": 1.0, "on": written_by}]
+    if plan.remedy == "human_text":
+        terms.append({"kind": "cross_entropy", "weight": 1.0, "on": ["reference"]})
+    return terms
 
 
 def fed_by(kind: str, lab: HackingLab, steps: int) -> dict[str, Any]:
@@ -150,6 +185,28 @@ def fed_by(kind: str, lab: HackingLab, steps: int) -> dict[str, Any]:
     # A small share needs more steps together before its few rows fill a batch of the sampler.
     online["steps_at_once"] = lab.student_steps_at_once * (2 if share <= 0.25 else 1)
     return {"kind": "mixture", "fractions": {"teacher": 1 - share, "online_student": share}, "online": online}
+
+
+def on_alarm(remedy: str, lab: HackingLab, pools: Path) -> dict[str, Any]:
+    """The run mends itself on an alarm that needs no oracle; every remedy may cost as many completions."""
+    name = remedy.split()[0]
+    tree: dict[str, Any] = {
+        "remedies": [name],
+        "without_oracle": True,
+        "alarm_prompts": ALARM_PROMPTS,
+        "most_completions": REMEDY_COMPLETIONS * lab.distillation_prompts,
+    }
+    if name == "online_mixture":
+        # Its few rows fill a batch of the sampler only when some steps are sampled together.
+        tree["online"] = {"steps_at_once": 2 * lab.student_steps_at_once, "slots": lab.slots}
+        if remedy.endswith("to budget"):
+            tree["online_share"] = None
+    if name == "more_completions_per_prompt":
+        tree["more_completions"] = REMEDY_COMPLETIONS
+    if name == "more_prompts":
+        tree["spare_prompts"] = prompt_file(pools / "train-large.jsonl", lab)
+        tree["more_prompts"] = REMEDY_COMPLETIONS * lab.distillation_prompts
+    return tree
 
 
 def source(where: Path | dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from potstill.lab.arms import PLANS
 from potstill.lab.steps import Step
 
 MAKING = "potstill.lab.making"
+ORACLE_SEED = 0  # of its first weights and its windows of text
 #: Settings that no fact of a step depends on.
 UNIMPORTANT = {"arms", "seeds"}
 #: What only distillation depends on: changing it leaves oracle, teacher and student as they are.
@@ -57,14 +58,14 @@ def settings(lab: HackingLab, without: set[str]) -> dict[str, Any]:
 class Experiment:
     """All steps of a lab, made from its settings; holds no state beyond them."""
 
-    def __init__(self, lab: HackingLab, oracle_seed: int = 0):
-        self.lab, self.oracle_seed = lab, oracle_seed
+    def __init__(self, lab: HackingLab):
+        self.lab = lab
 
     def oracle(self) -> dict[str, Step]:
         """The step that trains a tiny oracle; nothing where the oracle exists."""
         if self.lab.oracle.kind != "tiny":
             return {}
-        facts = {"lab": settings(self.lab, AFTER_ORACLE), "seed": self.oracle_seed}
+        facts = {"lab": settings(self.lab, AFTER_ORACLE), "seed": ORACLE_SEED}
         return {"oracle": Step("oracle", f"{MAKING}:make_oracle", facts)}
 
     def pools(self, seed: int, large: bool = False) -> Step:
@@ -99,6 +100,11 @@ class Experiment:
             needs["same_oracle"] = self.held_out("teacher", seed)
         return Step(f"held-out-{teacher.replace('_', '-')}-s{seed}", f"{MAKING}:make_held_out", facts, needs)
 
+    def references(self, seed: int) -> Step:
+        """The oracle's answers to the prompts of distillation: what stands for human text."""
+        held_out = self.held_out("teacher", seed)
+        return Step(f"references-s{seed}", f"{MAKING}:make_references", held_out.facts, held_out.needs)
+
     def cell(self, arm: Arm, seed: int) -> Step:
         """One run."""
         plan = PLANS[arm]
@@ -108,8 +114,10 @@ class Experiment:
             "held_out": self.held_out(plan.teacher, seed),
             **self._judges(plan.teacher, seed, facts),
         }
-        if plan.pool == 0:
+        if plan.pool == 0 or plan.remedy == "more_prompts":
             needs["pools"] = self.pools(seed, large=True)
+        if plan.remedy == "human_text":
+            needs["references"] = self.references(seed)
         return Step(f"distil-{arm.replace('_', '-')}-s{seed}", f"{MAKING}:make_cell", facts, needs)
 
     def cells(self) -> list[Step]:

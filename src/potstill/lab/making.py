@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from potstill.lab.models import make_model, make_tokenizer
 from potstill.lab.oracle import train_on_text
 from potstill.lab.pools import LabError, pools, read_text, write_prompts
 from potstill.run_dir import RunDir, write_atomic
+from potstill.training.completions import Asker, answers
 from potstill.training.distil import distil
 from potstill.training.export import export_step
 from potstill.training.opening import open_directory
 from potstill.training.parallel import start_world
 from potstill.training.show import Show
 from potstill.training.signals import Stopped, stopping
-from potstill.training.stages import load_models, load_prompts
+from potstill.training.stages import held_out_sampling, load_models, load_prompts
 from potstill.training.watch import sample_held_out
 
 Needed = dict[str, Path]
@@ -174,7 +176,8 @@ def cell_config(facts: dict[str, Any], output: Path, needed: Needed) -> Run:
     oracle = oracle_of(lab, needed)
     teacher = needed["teacher"] / facts.get("teacher_state", "model") if "teacher" in needed else oracle
     models = {"oracle": oracle, "teacher": teacher, "student": needed["student"] / "model"}
-    return parse_run(run_tree(lab, facts["arm"], facts["seed"], output, models, needed["pools"]))
+    references = needed["references"] / "train.jsonl" if "references" in needed else None
+    return parse_run(run_tree(lab, facts["arm"], facts["seed"], output, models, needed["pools"], references))
 
 
 def make_held_out(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
@@ -189,6 +192,24 @@ def make_held_out(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
     with stopping() as stop, torch.no_grad(), Show(quiet=True).bars(lambda: stop.requested) as progress:
         if sample_held_out(run, config, models, prompts, world.device, progress) is None:
             raise Stopped("stopped while sampling; what was sampled is kept", stop.signal_number)
+
+
+def make_references(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
+    """The prompts of distillation with an answer of the oracle each, in train.jsonl."""
+    config = cell_config(facts, folder / "run", needed)
+    models = load_models(config)
+    prompts = load_prompts(config, models.tokenizer, models.teacher.is_encoder_decoder)
+    assert models.oracle is not None
+    device, asker = start_world(config.training.device).device, Asker.of(config, models, prompts)
+    sampling, slots = held_out_sampling(config), lab_of(facts).slots
+    with stopping() as stop, torch.no_grad(), Show(quiet=True).bars(lambda: stop.requested) as progress:
+        found = answers(
+            RunDir(folder), "train-oracle", models.oracle, device, asker, prompts.train, 1, sampling, slots, progress
+        )
+    if found is None:
+        raise Stopped("stopped while sampling; what was sampled is kept", stop.signal_number)
+    texts = {completion.prompt_id: completion.text for completion in found}
+    write_prompts(folder / "train.jsonl", [replace(p, reference=texts[p.id]) for p in prompts.train])
 
 
 def share(folder: Path, run: RunDir, names: list[str]) -> None:
@@ -210,8 +231,5 @@ def make_cell(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
     epochs, _ = length_of(lab, facts["arm"])
     cell = cell_of_run(run.path, facts["arm"], facts["seed"], epochs, steps_per_epoch(lab))
     write_atomic(folder / "cell.json", json.dumps(cell.to_json(), indent=1).encode())
-    for name in ("checkpoints", "student"):  # weights are most of the room that a cell takes
-        if not facts.get("keep_weights", False):
-            shutil.rmtree(run.file(name), ignore_errors=True)
-    if not facts.get("keep_weights", False):
-        shutil.rmtree(run.file("completions"), ignore_errors=True)
+    for name in ("checkpoints", "student", "completions"):  # most of the room that a cell takes
+        shutil.rmtree(run.file(name), ignore_errors=True)

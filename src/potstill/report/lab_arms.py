@@ -65,6 +65,11 @@ LOOKS = {
     "small_teacher": Look("small teacher", BLUE, "star-diamond"),
     "small_student": Look("small student", GREEN, "hexagram"),
     "overtrained_teacher": Look("overtrained teacher", PINK, "diamond-wide"),
+    "mended_completions": Look("mended: more completions", GREEN, "hourglass"),
+    "mended_mixture_10": Look("mended: 10 % online student", PURPLE, "x"),
+    "mended_mixture": Look("mended: online student, same cost", BLUE, "cross"),
+    "mended_human": Look("mended: 10 % human text", PINK, "star"),
+    "mended_prompts": Look("mended: more prompts", CYAN, "pentagon"),
 }
 
 COMPARISONS = (
@@ -127,6 +132,22 @@ COMPARISONS = (
         "Is it the sizes, or how long the teacher was trained?",
         (BASE, "small_teacher", "small_student", "overtrained_teacher"),
         (7,),
+    ),
+    Comparison(
+        "mended",
+        "Runs that mend themselves",
+        "An alarm that needs no oracle changes what feeds the student from the next step on. What does each remedy "
+        "give back of the distance between offline and online, at the same number of completions?",
+        (
+            BASE,
+            "mended_completions",
+            "mended_mixture",
+            "mended_mixture_10",
+            "mended_prompts",
+            "mended_human",
+            "online_student",
+        ),
+        (),
     ),
 )
 

@@ -25,7 +25,7 @@ from potstill.generation.local import LocalSampler
 from potstill.models.load import Loaded
 from potstill.records import Completion, DataPlan, Message, Prompt
 from potstill.run_dir import RunDir
-from potstill.sources.catalog import Catalog, Known, prompt_order
+from potstill.sources.catalog import Catalog, Known
 from potstill.training.rejecting import keep_verified
 from potstill.training.stages import Models, Prompts
 from potstill.verifiers.base import VerifierError
@@ -141,8 +141,7 @@ def training_completions(
     if not isinstance(how, SampledCompletions) or "teacher" not in config.source.fed:
         return Answers([])
     plans = data_plans(config, prompts)
-    order = prompt_order([p.id for p in prompts.train], config.seed)
-    chosen = set(order[: max(plan.num_prompts for plan in plans)])
+    chosen = set(prompts.in_order(config.seed)[: max(plan.num_prompts for plan in plans)])
     asked_for = [p for p in prompts.train if p.id in chosen]
     per_prompt = max(plan.completions_per_prompt for plan in plans)
     asker = Asker.of(config, models, prompts)
@@ -223,7 +222,7 @@ def data_plans(config: Run, prompts: Prompts) -> list[DataPlan]:
     how, divisor = config.data.completions, config.data.prompt_divisor
     per_prompt = how.per_prompt if isinstance(how, SampledCompletions) else 10**6
     fractions = {str(name): share for name, share in config.source.fractions.items()}
-    plans = [DataPlan(1, 0, fractions, per_prompt * divisor, len(prompts.train) // divisor, "as configured")]
+    plans = [DataPlan(1, 0, fractions, per_prompt * divisor, prompts.in_use // divisor, "as configured")]
     for change in config.source.changes:
         old = plans[-1]
         plans.append(
@@ -244,7 +243,7 @@ def training_rows(
 ) -> tuple[list[Row], Catalog]:
     """Rows that exist before training, and the catalog of them."""
     rows = rows_of(config, models, prompts, answers.completions, limit)
-    if "reference" in config.source.fed and not any(r.provenance == "reference" for r in rows):
+    if "reference" in config.may_feed and not any(r.provenance == "reference" for r in rows):
         used = [p for p in prompts.train if answers.references is None or p.id in answers.references]
         rows += reference_rows(models.tokenizer, used, prompts.encoded)
     if config.data.trace_ends_with is not None and rows:
@@ -253,7 +252,7 @@ def training_rows(
     known: dict[str, list[Known]] = {}
     for i, row in enumerate(rows):
         known.setdefault(row.provenance, []).append(Known(i, row.prompt_id, row.index))
-    return rows, Catalog(known, prompt_order([p.id for p in prompts.train], config.seed))
+    return rows, Catalog(known, prompts.in_order(config.seed))
 
 
 def rows_of(config: Run, models: Models, prompts: Prompts, completions: Sequence[Completion], limit: int) -> list[Row]:

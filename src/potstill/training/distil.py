@@ -16,6 +16,7 @@ from potstill.run_dir import RunDir
 from potstill.training.benchmark import measure_end
 from potstill.training.export import export_student
 from potstill.training.hardware import keep_freed_memory
+from potstill.training.mending import answer_alarm
 from potstill.training.opening import open_directory
 from potstill.training.parallel import World, barrier, start_world
 from potstill.training.permission import permitted
@@ -52,7 +53,7 @@ def distil(config: Run, show: Show | None = None) -> RunDir:
         prompts = load_prompts(config, models.tokenizer, models.teacher.is_encoder_decoder)
         say_forecast(show, preflight(config, models, prompts, world.device), prompts)
         session = prepare(run, config, world, show, stop, models, prompts, trackers)
-        train(session)
+        train(session, answer_alarm)
         finish(session)
     return run
 
@@ -95,10 +96,10 @@ def _refuse_what_cannot_work(config: Run, world: World) -> None:
             f"training.batch_rows {config.training.batch_rows} cannot be shared by {world.size} processes; "
             f"use a multiple of {world.size}"
         )
-    if config.monitor.stop_on and planned_looks(config) > MAX_LOOKS:
+    if (config.monitor.stop_on or config.monitor.on_alarm) and planned_looks(config) > MAX_LOOKS:
         raise ValueError(
-            f"monitor.stop_on judges the run {planned_looks(config)} times; more than {MAX_LOOKS} leave no p-value "
-            f"small enough. Raise monitor.every_steps to {-(-config.training.steps // MAX_LOOKS)}."
+            f"monitor.stop_on or on_alarm judges the run {planned_looks(config)} times; more than {MAX_LOOKS} leave no "
+            f"p-value small enough. Raise monitor.every_steps to {-(-config.training.steps // MAX_LOOKS)}."
         )
     if world.size == 1 and config.training.parallel != "ddp":
         raise ValueError("training.parallel has no effect on one process; start with torchrun, or leave it at ddp")

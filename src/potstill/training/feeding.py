@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from potstill.config.remedy import OnAlarm
 from potstill.config.run import Run
 from potstill.config.source import ONLINE, Online, online_of
 from potstill.data.collate import Row
@@ -34,6 +35,11 @@ from potstill.training.stages import Models, Prompts, held_out_sampling
 Note = Callable[[str, dict[str, Any]], None]  # writes one event: its name, its facts
 
 
+def online_of_remedy(on_alarm: OnAlarm | None) -> Online | None:
+    """How a remedy has fresh rows sampled; None where none has."""
+    return on_alarm.online if on_alarm is not None and "online_mixture" in on_alarm.remedies else None
+
+
 @dataclass
 class Feeder:
     """What changes while a run is fed: its rows, and the plans still to come."""
@@ -52,7 +58,7 @@ class Feeder:
     def __post_init__(self) -> None:
         self.by_id: dict[str, Prompt] = {p.id: p for p in self.prompts.train}
         self.asker = Asker.of(self.config, self.models, self.prompts)
-        self.online: Online | None = online_of(self.config.source)
+        self.online: Online | None = online_of(self.config.source) or online_of_remedy(self.config.monitor.on_alarm)
         self.on_disk: dict[tuple[str, int], Completion] = {}
         if self.online is not None:
             for path in sorted(self.run.file("completions").glob("online-*.jsonl")):
@@ -83,7 +89,23 @@ class Feeder:
     def follow(self, plan: DataPlan) -> None:
         """Change to another plan at its step; it is on disk before its first batch."""
         self.source.replan(plan)
+        taken = self.source.taken(plan.from_step)
+        for row in [r for r in self.rows if r >= FRESH]:
+            number, position = divmod(row, FRESH)
+            # Sampled ahead for a prompt that the new plan does not ask there: a resumed run would not find it.
+            ahead = position >= taken[ONLINE[number - 1]]
+            if ahead and self.rows[row].prompt_id != self.source.prompt_of(row):
+                del self.rows[row]
         self.note("data plan", asdict(plan))
+
+    def rows_of(self, completions: Sequence[Completion]) -> list[Row]:
+        """Checked rows of completions that came during the run."""
+        rows = rows_of(self.config, self.models, self.prompts, completions, self.limit)
+        check_rows(rows, self.limit, self.models.teacher.is_encoder_decoder)
+        marker = self.config.data.trace_ends_with
+        if marker is None:
+            return rows
+        return [replace(row, num_trace=trace_length(self.models.tokenizer, row.answer, marker)) for row in rows]
 
     def _add(self, stream: str, wanted: Sequence[int], step: int, wrapped: nn.Module) -> int:
         """Rows for fresh ids: from disk where they are there, else sampled now and shared between processes."""
@@ -145,11 +167,7 @@ class Feeder:
         )  # fmt: skip
 
     def _row(self, completion: Completion) -> Row:
-        (row,) = rows_of(self.config, self.models, self.prompts, [completion], self.limit)
-        check_rows([row], self.limit, self.models.teacher.is_encoder_decoder)
-        marker = self.config.data.trace_ends_with
-        if marker is not None:
-            row = replace(row, num_trace=trace_length(self.models.tokenizer, row.answer, marker))
+        (row,) = self.rows_of([completion])
         if completion.history.provenance == "student":
             row = replace(row, sampled_at=int(str(completion.history.revision).removeprefix("step ")))
         return row

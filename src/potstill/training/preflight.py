@@ -77,11 +77,11 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
     prompt_tokens = _mean([len(prompts.encoded[p.id].ids) for p in prompts.train])
     answer = _answer_tokens(config, models, prompts)
     rows, references = config.training.batch_rows, len(prompts.held_out)
-    report.say("prompts", f"{len(prompts.train)} for training, {references} held out; limit {limit} tokens")
+    report.say("prompts", f"{prompts.in_use} for training, {references} held out; limit {limit} tokens")
     report.say("lengths", f"prompts {prompt_tokens:.0f} tokens, answers about {answer:.0f}")
     read, counted = rows * (prompt_tokens + answer), rows * answer
     step = _step_work(config, (s_body, s_head), trained / sizes["student"], read, counted)
-    targets = _targets_work(config, (t_body, t_head), len(prompts.train), prompt_tokens, answer)
+    targets = _targets_work(config, (t_body, t_head), prompts.in_use, prompt_tokens, answer)
     evaluations = 1 + -(-config.training.steps // config.monitor.every_steps)
     held = references * config.monitor.completions_per_prompt
     once = (held + references) * ((prompt_tokens + answer) * 2 * s_body + answer * 2 * (s_head + t_head))
@@ -197,7 +197,7 @@ def _sampled_tokens(config: Run, prompts: Prompts, answer: float) -> tuple[float
     """(by the teacher, by the student), before and during training; changes of the plan are left out."""
     rows = float(len(prompts.held_out) * config.monitor.completions_per_prompt)
     if isinstance(config.data.completions, SampledCompletions) and "teacher" in config.source.fed:
-        rows += len(prompts.train) * config.data.completions.per_prompt
+        rows += prompts.in_use * config.data.completions.per_prompt
     trained = config.training.steps * config.training.batch_rows
     rows += trained * config.source.fractions.get("online_teacher", 0.0)
     return rows * answer, trained * config.source.fractions.get("online_student", 0.0) * answer

@@ -28,6 +28,7 @@ from potstill.training.checkpoint import CheckpointError
 from potstill.training.completions import Answers, Asker, data_plans, training_completions, training_rows
 from potstill.training.feeding import Feeder
 from potstill.training.loop import Stopwatch, Trainer, precision
+from potstill.training.mending import follow
 from potstill.training.optim import make_optimiser
 from potstill.training.parallel import World, barrier, blocks, wrap
 from potstill.training.permission import terms_record
@@ -81,6 +82,7 @@ def prepare(
     for line in measure_start(run, config, world, models, prompts, student, trainer.step):
         show.say(f"[bold]{'benchmark':>16}[/bold]  {line}")
     still_speaks = "online_teacher" in config.source.fed or monitor.sequences is not None
+    still_speaks = still_speaks or (config.monitor.on_alarm is not None and config.monitor.on_alarm.asks_teacher)
     if not still_speaks and (teacher is None or teacher.has_all(unchanging, config.source.fed)):
         release_body(models.teacher.model)
         show.say(f"[bold]{'the teacher':>16}[/bold]  has said all that the run needs; its head alone stays in memory")
@@ -170,7 +172,7 @@ def _resume(session: Session, plan: DataPlan) -> None:
             note_event(run, world, "resumed", step=trainer.step)
         session.trackers.resume(trainer.step if steps else -1)
     for earlier in facts["plans"][1:] if steps else ():
-        feeder.follow(DataPlan(**earlier))
+        follow(session, DataPlan(**earlier))
         feeder.changes = [change for change in feeder.changes if change.from_step > earlier["from_step"]]
     barrier(world)
 

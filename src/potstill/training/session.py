@@ -1,4 +1,4 @@
-"""A run at work: steps, evaluations, checkpoints, and the decision to stop early.
+"""A run at work: steps, evaluations, checkpoints.
 
 `distil.py` prepares a session and finishes it; what happens in between is here.
 """
@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from potstill.config.run import Run
-from potstill.diagnosis import diagnose, read_curves, step_to_keep
+from potstill.diagnosis import read_curves, step_to_keep
 from potstill.run_dir import RunDir
 from potstill.training import checkpoint
 from potstill.training.feeding import Feeder
 from potstill.training.loop import Stopwatch, Trainer, precision
 from potstill.training.monitor import Monitor
-from potstill.training.parallel import World, barrier, from_lead, in_shards
+from potstill.training.parallel import World, barrier, in_shards
 from potstill.training.show import Show
 from potstill.training.signals import Stop, Stopped
 from potstill.training.stages import Models
@@ -44,13 +45,16 @@ class Session:
     feeder: Feeder
 
 
-def train(session: Session) -> None:
-    """All steps from where the trainer stands, with evaluations and checkpoints between."""
+def train(session: Session, answer_alarm: Callable[[Session], bool]) -> None:
+    """All steps from where the trainer stands, with evaluations and checkpoints between.
+
+    `answer_alarm` is asked after every evaluation; it may change what feeds the run, and says whether to end it.
+    """
     trainer, config, run = session.trainer, session.config, session.run
     if trainer.step == 0:
         evaluate(session)
     steps = config.training.steps
-    early = stops_early(session)
+    early = answer_alarm(session)
     with session.show.bar("training", steps, trainer.step) as bar:
         while trainer.step < steps and not early:
             if session.feeder.prepare(trainer.step, trainer.student):
@@ -66,34 +70,13 @@ def train(session: Session) -> None:
             last = trainer.step == steps
             if last or trainer.step % config.monitor.every_steps == 0:
                 evaluate(session)
-                early = stops_early(session)
+                early = answer_alarm(session)
                 last = last or early
             if last or stop or trainer.step % config.checkpoints.every_steps == 0:
                 save(session)
             if stop and not last:
                 note_event(run, session.world, "stopped", step=trainer.step)
                 raise Stopped(f"stopped after step {trainer.step} of {steps}", session.stop.signal_number)
-
-
-def stops_early(session: Session) -> bool:
-    """Does a verdict named in `monitor.stop_on` stand after this step's evaluation?
-
-    Read from the evaluations on disk up to this step, so that a resumed run decides
-    the same, also when it was killed between the decision and the end.
-    """
-    trainer, wanted = session.trainer, session.config.monitor.stop_on
-    if not wanted or trainer.step == 0 or trainer.step % session.config.monitor.every_steps:
-        return False
-    found = None
-    if session.world.leads and trainer.step in session.run.evaluation_steps():
-        verdict = diagnose(session.run.path, looks=planned_looks(session.config))
-        found = verdict.verdict if verdict.verdict in wanted else None
-    found = from_lead(found, session.world)
-    if found is None:
-        return False
-    note_event(session.run, session.world, "stopped by verdict", step=trainer.step, verdict=found)
-    session.show.say(f"stopped after step {trainer.step}: {found}")
-    return True
 
 
 def planned_looks(config: Run) -> int:

@@ -18,6 +18,7 @@ from potstill.data.collate import Layout, layout_of
 from potstill.data.encode import EncodedPrompt
 from potstill.data.mixing import read_all
 from potstill.data.rows import check_room, encode_prompts
+from potstill.data.spare import read_spare
 from potstill.data.splits import split_prompts
 from potstill.models.adapt import adapt, freeze
 from potstill.models.load import Loaded, ModelError, load_model
@@ -28,6 +29,7 @@ from potstill.models.shrink import shrink
 from potstill.models.student import build_student
 from potstill.models.vocabulary import Alignment, align
 from potstill.records import Prompt
+from potstill.sources.catalog import prompt_order
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,17 @@ class Prompts:
     held_out: list[Prompt]
     notes: list[str]
     encoded: dict[str, EncodedPrompt]
+    spare: frozenset[str] = frozenset()  # ids among `train` that only the remedy more_prompts brings into use
+
+    def in_order(self, seed: int) -> list[str]:
+        """Training prompts in the order in which data plans use them: keyed by the seed, spare ones last."""
+        first = prompt_order([p.id for p in self.train if p.id not in self.spare], seed)
+        return [*first, *prompt_order(list(self.spare), seed)]
+
+    @property
+    def in_use(self) -> int:
+        """How many training prompts the run begins with."""
+        return len(self.train) - len(self.spare)
 
 
 @dataclass(frozen=True)
@@ -141,6 +154,11 @@ def load_prompts(config: Run, tokenizer: Any, is_encoder_decoder: bool) -> Promp
     read, mixed = read_all(config.data, config.seed)
     train, held_out, notes = split_prompts(read, config.data.held_out, config.data.near_duplicates, config.seed)
     notes = [*mixed, *notes]
+    spare: list[Prompt] = []
+    on_alarm = config.monitor.on_alarm
+    if on_alarm is not None and on_alarm.spare_prompts is not None:
+        spare, left_out = read_spare(on_alarm.spare_prompts, train, held_out, config.data.near_duplicates.threshold)
+        train, notes = [*train, *spare], [*notes, *left_out]
     if config.oracle is None:
         plain = [p.id for p in held_out if p.reference is None]
         if plain:
@@ -157,7 +175,7 @@ def load_prompts(config: Run, tokenizer: Any, is_encoder_decoder: bool) -> Promp
         notes = [*notes, *dropped]
     held_out = shorten(held_out, config.monitor.max_prompts)
     encoded = encode_prompts(tokenizer, [*train, *held_out], config.data)
-    return Prompts(train, held_out, notes, encoded)
+    return Prompts(train, held_out, notes, encoded, frozenset(p.id for p in spare) & {p.id for p in train})
 
 
 def drop_long(
