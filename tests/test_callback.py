@@ -141,6 +141,53 @@ def test_a_short_run_is_inconclusive(tmp_path, tokenizer, vocabulary, teacher):
     assert watched.verdict is not None and watched.verdict.verdict == "inconclusive"
 
 
+def test_a_verdict_ends_training(tmp_path, tokenizer, teacher, capsys):
+    """A copy of the teacher that learns references moves away from it at every step."""
+    watched = callback(tmp_path, tokenizer, teacher, every_steps=2, stop_on=["overfitting"])
+    done = trainer(tmp_path, tokenizer, copy.deepcopy(teacher), watched, steps=40)
+    done.train()
+    run = RunDir(tmp_path / "run")
+    (event,) = [line for line in run.lines("events.jsonl") if line["event"] == "stopped by verdict"]
+    assert event["verdict"] == "overfitting" and done.state.global_step == event["step"] + 1 < 40
+    assert run.evaluation_steps() == [*range(0, event["step"] + 1, 2), event["step"] + 1]
+    assert f"stopping after step {event['step']}: overfitting" in capsys.readouterr().out
+    assert watched.verdict is not None and watched.verdict.verdict == "overfitting"
+
+
+def test_stops_that_cannot_work_are_refused(tmp_path, tokenizer, vocabulary, teacher):
+    with pytest.raises(ValueError, match="stop_on"):
+        callback(tmp_path, tokenizer, teacher, stop_on=["healthy"])
+    watched = callback(tmp_path, tokenizer, teacher, every_steps=1, stop_on=["overfitting"])
+    with pytest.raises(ValueError, match=r"judges the run 60 times.*Raise every_steps to 3\."):
+        trainer(tmp_path, tokenizer, student_with_dropout(vocabulary), watched, steps=60).train()
+    assert not (tmp_path / "run").exists()
+
+
+class Tracker(TrainerCallback):
+    """What W&B and TensorBoard would be told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, dict[str, float]]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self.told.append((state.global_step, dict(logs)))
+
+
+def test_trackers_are_told_where_asked(tmp_path, tokenizer, vocabulary, teacher):
+    tracker, watched = Tracker(), callback(tmp_path, tokenizer, teacher)
+    student = student_with_dropout(vocabulary)
+    done = trainer(tmp_path, tokenizer, student, watched, tracker, steps=6, logging_strategy="epoch")
+    watched.feed_trackers(done)
+    done.train()
+    told = [(step, logs["potstill/golden"]) for step, logs in tracker.told if "potstill/golden" in logs]
+    assert [step for step, _ in told] == [0, 2, 4, 6]
+    assert [value for _, value in told] == [
+        r.series["golden"].per_token() for r in RunDir(tmp_path / "run").evaluations()
+    ]
+    assert any("loss" in logs for _, logs in tracker.told), "the trainer's own line is not taken for done"
+    assert all("potstill/proxy" not in row or "loss" not in row for row in done.state.log_history)
+
+
 def test_a_student_like_its_teacher_has_proxy_0_and_the_teachers_golden(tmp_path, tokenizer, teacher):
     watched = callback(tmp_path, tokenizer, teacher)
     trainer(tmp_path, tokenizer, copy.deepcopy(teacher), watched, steps=2).train()

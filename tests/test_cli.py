@@ -48,6 +48,7 @@ def test_run_diagnose_report_and_chat(make_run: Make, tmp_path: Path) -> None:
     assert done.stderr == ""
     verdict = json.loads(potstill("diagnose", config.output, "--json").stdout)
     assert {"verdict", "confidence", "best_step", "evidence"} <= verdict.keys()
+    assert verdict.pop("source")["kind"] == "run directory"
     assert verdict == json.loads((Path(config.output) / "verdict.json").read_text())
     page = potstill("report", config.output).stdout.strip()
     assert html.escape(verdict["sentence"].split(".")[0][:20], quote=False) in html.unescape(Path(page).read_text())

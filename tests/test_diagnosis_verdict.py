@@ -188,6 +188,95 @@ def test_an_unknown_kind_of_golden_is_refused() -> None:
         judge(run(TURNING, LEVELLED), "vibes")
 
 
+# -- without an oracle: the detector ------------------------------------------
+
+AFTER_START = np.arange(1, EVALUATIONS)
+MEMORISED = 10 * AFTER_START**-0.6  # training loss, nats per sequence, since the evaluation before
+PLATEAU = 4 + 6 * (1 + np.arange(EVALUATIONS)) ** -1.2  # follows it at first, then stands
+FOLLOWED = 10 * (1 + np.arange(EVALUATIONS)) ** -0.35
+REFERENCES_TURN = 18 + 1.5 * np.exp(-10 * TIME) + 1.2 * np.maximum(0, TIME - 0.4)
+
+
+def logged(proxy: np.ndarray, golden: np.ndarray | None = None, training: np.ndarray = MEMORISED) -> dict[str, Curve]:
+    """A run without an oracle: training loss, proxy, and the NLL on references where given."""
+    loss = (training / TOKENS)[:, None]
+    mean, test = np.array(["mean"]), np.array(["test"])
+    curves = {
+        "training_loss": Curve("training_loss", 10 * AFTER_START, loss, np.ones_like(loss), mean, test, paired=False)
+    }
+    curves["proxy"] = simulate(proxy, 0, name="proxy", jitter=0.02)
+    if golden is not None:
+        curves["golden"] = simulate(golden, 0, name="golden", jitter=0.05)
+    return curves
+
+
+def test_references_that_rise_while_training_goes_on_are_suspected_by_the_detector() -> None:
+    curves = logged(PLATEAU, REFERENCES_TURN)
+    verdict = judge(curves)
+    said = verdict.evidence["detector"]
+    assert verdict.verdict == "suspected_hacking"
+    assert verdict.evidence["suspected_by"] == "detector"
+    assert said["alarm"] and said["in_range"] and said["model"] == "with_references"
+    assert verdict.confidence == said["probability"] >= said["threshold"]
+    assert "the NLL on references has risen" in verdict.sentence
+    assert f"alarmed {said['false_alarms']['hits']} in {said['false_alarms']['of']}" in verdict.sentence
+    assert json.loads(json.dumps(verdict.evidence, allow_nan=False)) == verdict.evidence
+
+
+def test_the_same_rise_in_raw_nll_without_a_training_loss_is_only_drift() -> None:
+    curves = logged(PLATEAU, REFERENCES_TURN)
+    del curves["training_loss"]
+    verdict = judge(curves)
+    assert verdict.verdict == "healthy"
+    assert verdict.evidence["style_or_calibration_drift"] is True
+    assert "log the training loss at every evaluation" in verdict.sentence
+
+
+def test_an_oracle_makes_the_detector_needless() -> None:
+    curves = logged(PLATEAU, REFERENCES_TURN)
+    verdict = judge(curves, "oracle")
+    assert verdict.verdict == "hacking"
+    assert verdict.evidence["detector"] is None
+    without = {name: curve for name, curve in curves.items() if name != "training_loss"}
+    assert judge(without, "oracle") == verdict
+
+
+def test_calm_without_an_oracle_is_as_sure_as_the_detector() -> None:
+    golden = 6 + FOLLOWED
+    verdict = judge(logged(FOLLOWED, golden))
+    said = verdict.evidence["detector"]
+    assert verdict.verdict in ("healthy", "still_improving")
+    assert said["in_range"] and not said["alarm"]
+    assert verdict.confidence <= 1 - said["probability"]
+
+
+def test_training_loss_and_proxy_alone_are_judged() -> None:
+    improving = judge(logged(FOLLOWED))
+    assert improving.verdict == "still_improving"
+    assert improving.evidence["golden_rise"] is None
+    overfitting = judge(logged(PLATEAU + 3 * np.maximum(0, TIME - 0.5)))
+    assert overfitting.verdict == "overfitting"
+    assert overfitting.best_step is not None and overfitting.best_step <= 190
+    level = judge(logged(4 + 6 * np.exp(-10 * TIME), training=5 + 5 * np.exp(-10 * TIME[1:])))
+    assert level.verdict == "healthy"
+    assert "cannot be told from this log" in level.sentence  # its training loss has stopped: no such run was seen
+    assert "proxy changed by" in level.sentence and "golden" not in level.sentence
+
+
+def test_training_loss_and_proxy_alone_need_eight_evaluations() -> None:
+    verdict = judge(first(logged(FOLLOWED), 8))
+    assert verdict.verdict == "inconclusive"
+    assert "7 usable evaluations" in verdict.sentence
+    assert "monitor.every_steps" in verdict.evidence["log_instead"]
+
+
+def test_the_nll_of_references_stands_for_golden_where_there_is_no_other() -> None:
+    curves = logged(PLATEAU, REFERENCES_TURN)
+    golden = curves.pop("golden")
+    assert judge(curves | {"reference_nll": golden}).verdict == "suspected_hacking"
+    assert judge(curves | {"reference_nll": golden}, "oracle").verdict == "inconclusive"
+
+
 # -- evidence -----------------------------------------------------------------
 
 
@@ -381,7 +470,7 @@ def test_rows_with_prompt_ids_are_paired_and_keep_their_splits() -> None:
 
 
 def test_a_table_without_golden_says_which_columns_it_needs() -> None:
-    with pytest.raises(ValueError, match=r"lacks \['golden'\].*Rename the columns"):
+    with pytest.raises(ValueError, match=r"(?s)lacks \['golden'\].*Rename the columns"):
         diagnose([{"step": 0, "proxy": 1.0, "gold": 2.0}])
 
 
@@ -407,7 +496,10 @@ def test_hacking_is_answered_with_more_completions_first_and_a_plan_that_follows
     plan = DataPlan(3, 0, {"teacher": 1.0}, 1, 100, "start")
     answers = remedies(verdict, plan, at_step=300)
     assert answers[0].action == "more_completions_per_prompt"
-    assert answers[0].plan == DataPlan(4, 300, {"teacher": 1.0}, 6, 100, "more_completions_per_prompt")
+    first_plan = answers[0].plan
+    assert first_plan is not None
+    assert (first_plan.version, first_plan.from_step, first_plan.fractions) == (4, 300, {"teacher": 1.0})
+    assert first_plan.completions_per_prompt > plan.completions_per_prompt
     online = next(answer.plan for answer in answers if answer.action == "online_mixture")
     assert online is not None and online.fractions == {"teacher": 0.9, "online_student": 0.1}
     assert answers[-1].training == {"export_step": verdict.best_step}
@@ -417,7 +509,7 @@ def test_hacking_is_answered_with_more_completions_first_and_a_plan_that_follows
 def test_overfitting_is_answered_and_a_calm_run_is_left_alone() -> None:
     overfitted = judge(run(TURNING, TURNING - 6), "oracle")
     actions = [answer.action for answer in remedies(overfitted)]
-    assert actions == ["stop", "fewer_epochs", "lower_learning_rate", "weight_decay", "more_prompts"]
+    assert actions[:5] == ["stop", "fewer_epochs", "lower_learning_rate", "weight_decay", "more_prompts"]
     assert remedies(judge(run(LEVELLED + 6, LEVELLED), "oracle")) == []
     assert remedies(judge({}))[0].action == "measure_more"
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from potstill.diagnosis.curves import Rise, Trend, smooth, usable
+from potstill.diagnosis.detector import Suspicion, false_alarms
 from potstill.diagnosis.findings import Findings
 from potstill.diagnosis.noise import keyed_generator, redraw_prompts
 from potstill.records import Curve
@@ -38,8 +39,27 @@ def basics(curves: Mapping[str, Curve], golden_kind: str) -> dict[str, Any]:
         "delta": None,
         "style_or_calibration_drift": False,
         "share_not_explained_by_proxy": None,
+        "detector": None,
+        "suspected_by": None,
         "reasons": [],
         "log_instead": None,
+    }
+
+
+def detector_numbers(suspicion: Suspicion | None) -> dict[str, Any] | None:
+    """What the detector made of the log; None where an oracle makes it needless."""
+    if suspicion is None:
+        return None
+    return {
+        "probability": suspicion.probability,
+        "alarm": suspicion.alarm,
+        "threshold": suspicion.threshold,
+        "in_range": suspicion.in_range,
+        "first_alarm_step": suspicion.first_alarm_step,
+        "model": suspicion.model,
+        "false_alarms": None if suspicion.model is None else false_alarms(suspicion.model),
+        "reasons": list(suspicion.reasons),
+        "features": dict(suspicion.features),
     }
 
 
@@ -85,8 +105,11 @@ def against_teacher(golden: Curve | None) -> dict[str, Any]:
 
 
 def measured(found: Findings) -> dict[str, Any]:
-    """What the tests said."""
+    """What the tests said; without a golden curve, of proxy alone."""
     after, delta = found.proxy_after, found.delta
+    if not found.has_golden:
+        proxy = {"proxy_rise": rise_numbers(found.proxy_rise), "proxy_tail": trend_numbers(found.proxy_tail)}
+        return {"delta": delta, **proxy}
     evidence: dict[str, Any] = {
         "delta": delta,
         "change_point": found.golden_rise.change_point,
@@ -134,9 +157,10 @@ def unexplained(found: Findings) -> float | None:
 def what_to_log(curves: Mapping[str, Curve], *, noisy: bool) -> str:
     """The cheapest change of the monitor that would allow a verdict."""
     missing = [name for name in ("proxy", "golden") if name not in curves]
-    if missing:
-        return f"measure {' and '.join(missing)} on held-out prompts at every evaluation"
-    golden = curves["golden"]
+    if missing and not (missing == ["golden"] and "training_loss" in curves):
+        instead = "" if "proxy" in missing else ", or log the training loss: proxy can be judged beside it"
+        return f"measure {' and '.join(missing)} on held-out prompts at every evaluation{instead}"
+    golden = curves.get("golden", curves["proxy"])
     last = int(golden.steps[-1]) if len(golden.steps) else 0
     every = max(1, last // WANTED_EVALUATIONS)
     advice = [f"monitor.every_steps={every} (about {max(1, last) // every} evaluations in {last} steps)"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,10 @@ TAIL_SHARE = 0.4  # of the run: where "still improving" is looked for
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The curves and what the tests said; all changes in nats per token."""
+    """The curves and what the tests said; all changes in nats per token.
+
+    Without a golden curve proxy stands in its place, and only proxy's tests are to be read.
+    """
 
     golden: Curve
     proxy: Curve
@@ -34,6 +37,10 @@ class Findings:
     per_fifth: float  # steps in a fifth of the run
 
     @property
+    def has_golden(self) -> bool:
+        return self.golden is not self.proxy
+
+    @property
     def margin(self) -> float:
         """How much worse proxy may be and still count as no worse.
 
@@ -45,17 +52,19 @@ class Findings:
         return max(self.delta, 0.0 if rise is None else rise.change / 2)
 
 
-def missing_for_findings(curves: Mapping[str, Curve]) -> list[str]:
-    """Why the curves cannot be judged; empty when they can."""
+def missing_for_findings(
+    curves: Mapping[str, Curve], names: Sequence[str] = ("proxy", "golden"), least: int = MIN_EVALUATIONS
+) -> list[str]:
+    """Why the curves `names` cannot be judged; empty when they can. `least`: evaluations after step 0."""
     reasons = []
-    for name in ("proxy", "golden"):
+    for name in names:
         if name not in curves:
             reasons.append(f"there is no {name} curve")
             continue
         curve = curves[name]
         num = int((usable_steps(curve) > 0).sum())
-        if num < MIN_EVALUATIONS:
-            reasons.append(f"{name} has {num} usable evaluations after step 0, at least {MIN_EVALUATIONS} are needed")
+        if num < least:
+            reasons.append(f"{name} has {num} usable evaluations after step 0, at least {least} are needed")
         if curve.paired and len(curve.prompt_ids) < MIN_PROMPTS:
             reasons.append(f"{name} was measured on {len(curve.prompt_ids)} prompts, at least {MIN_PROMPTS} are needed")
     return reasons
@@ -66,9 +75,11 @@ def usable_steps(curve: Curve) -> np.ndarray:
 
 
 def find(curves: Mapping[str, Curve]) -> Findings:
-    """Measure; the curves must have passed `missing_for_findings`."""
-    golden, proxy = usable(curves["golden"]), usable(curves["proxy"])
-    golden_rise, proxy_rise = rise_test(golden), rise_test(proxy)
+    """Measure; the curves must have passed `missing_for_findings`, golden only where there is one."""
+    proxy = usable(curves["proxy"])
+    golden = usable(curves["golden"]) if "golden" in curves else proxy
+    proxy_rise = rise_test(proxy)
+    golden_rise = proxy_rise if golden is proxy else rise_test(golden)
     tail = tail_start(golden)
     turn = golden_rise.change_point
     return Findings(

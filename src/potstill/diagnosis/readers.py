@@ -1,28 +1,34 @@
 """Curves from a run directory, or from another tool's log.
 
 A run directory gives every held-out prompt its own curve, so two checkpoints are
-compared on the same prompts. A table (CSV, JSON lines, a list of dicts, a
-DataFrame) with a `prompt_id` column does too. A table of means does not: it is
-read as one curve without prompts, marked `paired=False`.
+compared on the same prompts. A table with a `prompt_id` column does too. A table of
+means does not: it is read as one curve without prompts, marked `paired=False`. Tables
+are CSV, JSON lines, JSON, a list of dicts, a DataFrame; a Trainer's trainer_state.json or
+its output folder; TensorBoard's event files; exports from W&B.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from potstill.diagnosis.logs_columns import from_wandb
+from potstill.diagnosis.logs_curves import curves_of_table
+from potstill.diagnosis.logs_files import load_json, read_csv, read_json_lines, table_of_json
+from potstill.diagnosis.logs_table import LogError, LogTable, NoLogError, table_of_rows
+from potstill.diagnosis.logs_tensorboard import MARK, event_files, read_events
+from potstill.diagnosis.logs_trainer import read_newest, table_of_state, trainer_states
 from potstill.diagnosis.series import MEAN, Cells, PromptMeans, assemble, prompt_means
 from potstill.records import Curve, EvaluationRecord
-from potstill.run_dir import RunDir, read_lines
+from potstill.run_dir import RunDir
 
 GoldenKind = Literal["oracle", "reference_nll"]
 Rows = Sequence[Mapping[str, Any]]
-NOT_SERIES = ("step", "prompt_id", "split")
+EXPECTED = "a run directory, .csv, .tsv, .jsonl, .json, a Trainer's output folder or TensorBoard event files"
 #: A value that no prompt has a share in.
 MEANS_ONLY = PromptMeans(np.array([MEAN]), np.zeros(1), np.ones(1))
 
@@ -33,15 +39,36 @@ class Table(Protocol):
     def to_dict(self, orient: Literal["records"]) -> list[dict[str, Any]]: ...
 
 
-def read_curves(source: str | Path | Rows | Table) -> dict[str, Curve]:
-    """All measured series of a run directory or table, by name.
+@dataclass(frozen=True)
+class Reading:
+    """A log's curves, and where they come from: kind, path, rows, read_as, unused_columns, left_out, notes."""
 
-    `teacher_golden` becomes `golden.teacher`. Prompts of the train split, and those
-    that were not measured at every evaluation of a series, are left out.
+    curves: dict[str, Curve]
+    facts: Mapping[str, Any]
+
+
+def read_curves(source: str | Path | Rows | Table, *, mapping: Mapping[str, str] | None = None) -> dict[str, Curve]:
+    """All measured series of a run directory or log, by name.
+
+    `mapping` is column -> name where a log calls things otherwise, such as
+    {"eval/kl": "proxy"}. `teacher_golden` becomes `golden.teacher`. Prompts of the train
+    split, and those that were not measured at every evaluation of a series, are left out.
+    Raises LogError (a ValueError) for a log that cannot be read or lacks what a verdict needs.
     """
-    if isinstance(source, (str, Path)) and Path(source).is_dir():
-        return curves_of_records(RunDir(source).evaluations(), str(source))
-    return curves_of_rows(read_rows(source))
+    return read_log(source, mapping=mapping).curves
+
+
+def read_log(source: str | Path | Rows | Table, *, mapping: Mapping[str, str] | None = None) -> Reading:
+    """`read_curves` with the facts of the reading."""
+    if isinstance(source, (str, Path)) and is_run_directory(Path(source)):
+        if mapping:
+            raise LogError(f"{source} is a run directory of Potstill's; its columns have their names, leave --map out")
+        records = RunDir(source).evaluations()
+        curves = curves_of_records(records, str(source))
+        facts = {"kind": "run directory", "path": str(source), "rows": len(records), "read_as": {}, "left_out": {}}
+        return Reading(curves, facts | {"unused_columns": [], "standard_errors": {}, "notes": []})
+    curves, found = curves_of_table(read_table(source), mapping)
+    return Reading(curves, found)
 
 
 def read_golden_kind(source: str | Path | Rows | Table) -> GoldenKind:
@@ -63,10 +90,15 @@ def checked_kind(kind: str) -> GoldenKind:
 # -- run directories ----------------------------------------------------------
 
 
+def is_run_directory(path: Path) -> bool:
+    """Has Potstill written it?"""
+    return (path / "config.yaml").is_file() or (path / "evaluations").is_dir()
+
+
 def curves_of_records(records: Sequence[EvaluationRecord], where: str) -> dict[str, Curve]:
     """Curves of a run's evaluations; a prompt without a split counts as test."""
     if not records:
-        raise ValueError(f"{where} holds no evaluations; expected evaluations/step-*.npz in a run directory")
+        raise LogError(f"{where} holds no evaluations; expected evaluations/step-*.npz in a run directory")
     splits: dict[str, str] = {}
     for record in records:
         splits.update(record.splits)
@@ -79,78 +111,67 @@ def curves_of_records(records: Sequence[EvaluationRecord], where: str) -> dict[s
     return assemble(cells, splits)
 
 
-# -- tables -------------------------------------------------------------------
+# -- logs of other tools ------------------------------------------------------
 
 
-def read_rows(source: str | Path | Rows | Table) -> Rows:
-    """The rows of a table, whatever it is kept in."""
+def read_table(source: str | Path | Rows | Table) -> LogTable:
+    """The columns of a log, whatever it is kept in. Raises LogError, FileNotFoundError."""
     if isinstance(source, Sequence) and not isinstance(source, str):
-        return source
+        return _table_of_records(source, frame=False)
     if not isinstance(source, (str, Path)):
-        return source.to_dict("records")
+        return _table_of_records(source.to_dict("records"), frame=True)
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a run directory, a .csv or a .jsonl file")
-    if path.suffix == ".csv":
-        with open(path, newline="", encoding="utf-8") as handle:
-            return list(csv.DictReader(handle))
-    if path.suffix == ".jsonl":
-        return list(read_lines(path))
-    if path.suffix == ".json":
-        rows: Rows = json.loads(path.read_text())
-        return rows
-    raise ValueError(f"expected a run directory, .csv, .jsonl or .json, found {path}")
+        raise NoLogError(f"{path} does not exist; expected {EXPECTED}")
+    return _table_of_folder(path) if path.is_dir() else _table_of_file(path)
 
 
-def curves_of_rows(rows: Rows) -> dict[str, Curve]:
-    """Curves of a table: one row per step, or one per step and prompt (and completion).
+def _table_of_records(rows: Rows, frame: bool) -> LogTable:
+    """A DataFrame fills its rows up with NaN, and so does W&B."""
+    if not rows:
+        raise LogError("the table has no rows; expected one per evaluation at least")
+    table = table_of_rows("table", "the table", rows)
+    wandb = from_wandb(list(table.columns))
+    table.nan_is_absent, table.later_wins = frame or wandb, wandb
+    return table
 
-    Values are means, nats per token; empty cells and text are left out.
-    """
-    columns = {name for row in rows for name in row}
-    if missing := sorted({"step", "proxy", "golden"} - columns):
-        raise ValueError(
-            f"the table lacks {missing}; expected the columns step, proxy, golden (and prompt_id, split, "
-            f"teacher_golden where known), found {sorted(columns)}. Rename the columns."
+
+def _table_of_file(path: Path) -> LogTable:
+    if MARK in path.name:
+        return read_events([path], str(path))
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return read_csv(path)
+    if suffix in (".jsonl", ".ndjson"):
+        return read_json_lines(path)
+    if suffix == ".json":
+        value = load_json(path)
+        if isinstance(value, dict) and "log_history" in value:
+            return table_of_state(path, value)
+        return table_of_json(path, value)
+    wandb = " A .wandb file is read by W&B alone: export it, run.history().to_csv('history.csv')."
+    raise LogError(f"expected {EXPECTED}, found {path}.{wandb if suffix == '.wandb' else ''}")
+
+
+def _table_of_folder(folder: Path) -> LogTable:
+    if states := trainer_states(folder):
+        return read_newest(states)
+    runs = event_files(folder)
+    others = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_log(path)]
+    if len(runs) == 1 and not others:
+        ((where, files),) = runs.items()
+        return read_events(files, str(where))
+    found = [str(path.relative_to(folder)) for path in [*others, *runs]]
+    if found:
+        first = folder / found[0]
+        raise LogError(
+            f"{folder} holds {len(found)} logs: {', '.join(found[:12])}. A verdict is on one run; choose, as in: "
+            f"potstill diagnose {first}"
         )
-    cells: dict[str, dict[int, dict[str, list[float]]]] = {}
-    splits: dict[str, str] = {}
-    for row in rows:
-        step, prompt = int(float(row["step"])), str(row.get("prompt_id", MEAN))
-        if row.get("split"):
-            splits[prompt] = row["split"]
-        for name, value in numbers(row):
-            cells.setdefault(name, {}).setdefault(step, {}).setdefault(prompt, []).append(value)
-    if "prompt_id" not in columns:
-        refuse_repeats(cells)
-    means = {name: {step: table_means(found) for step, found in by_step.items()} for name, by_step in cells.items()}
-    return assemble(means, splits)
+    tables = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in (".csv", ".jsonl", ".json")]
+    hint = f" It holds {', '.join(tables[:6])}; name one of them." if tables else ""
+    raise LogError(f"{folder} holds no evaluations and no log; expected {EXPECTED}.{hint}")
 
 
-def table_means(found: Mapping[str, Sequence[float]]) -> PromptMeans:
-    """Averages over the rows of each prompt; a table's values count as one token."""
-    ids = sorted(found)
-    values = np.array([sum(found[name]) / len(found[name]) for name in ids])
-    return PromptMeans(np.array(ids, dtype=np.str_), values, np.ones(len(ids)))
-
-
-def numbers(row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
-    """The series that a row carries."""
-    for name, value in row.items():
-        if name in NOT_SERIES or value is None or value == "":
-            continue
-        try:
-            yield name, float(value)
-        except (TypeError, ValueError):
-            if name in ("proxy", "golden", "teacher_golden", "verifier_failure"):
-                raise ValueError(f"step {row['step']}: {name} must be a number, found {value!r}") from None
-
-
-def refuse_repeats(cells: Mapping[str, Mapping[int, Mapping[str, Sequence[float]]]]) -> None:
-    for name in ("proxy", "golden"):
-        for step, prompts in cells.get(name, {}).items():
-            if len(prompts[MEAN]) > 1:
-                raise ValueError(
-                    f"{name} is given {len(prompts[MEAN])} times for step {step}; give one row per step, or "
-                    "add a prompt_id column for one row per prompt"
-                )
+def _is_log(path: Path) -> bool:
+    return is_run_directory(path) or bool(trainer_states(path))

@@ -18,6 +18,8 @@ def sentence(name: VerdictName, facts: Facts, best_step: int | None) -> str:
             f"{golden_rose(facts)} That alone is style or calibration drift, not proof of harm: sharper or "
             "shorter answers raise it too. An oracle or a verifier would tell."
         )
+    if name in ("healthy", "still_improving") and (note := silent_detector(facts)):
+        parts.append(note)
     if (side := facts["side_of_teacher"]) is not None and name != "inconclusive":
         parts.append(f"At the end the student is {side} on {golden_name(facts)}.")
     if best_step is not None and name in ("hacking", "suspected_hacking", "overfitting"):
@@ -35,12 +37,33 @@ def hacking(facts: Facts) -> str:
 
 
 def suspected_hacking(facts: Facts) -> str:
+    if facts["suspected_by"] == "detector":
+        return suspected_by_detector(facts)
     return (
         "The student may be learning its teacher's mistakes: two signals that are not the teacher's got "
         f"worse together, the NLL on references and the verifier (p = {facts['verifier_rise']['p']:.2g}), "
         f"while proxy did not ({proxy_moved(facts)}). {golden_rose(facts)} Without an oracle this is a "
         "suspicion, no more."
     )
+
+
+def suspected_by_detector(facts: Facts) -> str:
+    said = facts["detector"]
+    wrong = said["false_alarms"]
+    return (
+        f"The student may be learning its teacher's mistakes: {', '.join(said['reasons'])}. Of runs that looked so, an "
+        f"oracle would call {said['probability']:.0%} hacking (first alarm at step {said['first_alarm_step']}); of "
+        f"sound runs that it was not fitted to, the detector alarmed {wrong['hits']} in {wrong['of']}. "
+        "Without an oracle this is a suspicion, no more."
+    )
+
+
+def silent_detector(facts: Facts) -> str | None:
+    """Why hacking can be neither suspected nor denied, where the detector was asked and has no answer."""
+    said = facts["detector"]
+    if said is None or said["in_range"]:
+        return None
+    return f"Whether it is being hacked cannot be told from this log: {'; '.join(said['reasons'])}."
 
 
 def overfitting(facts: Facts) -> str:
@@ -66,10 +89,10 @@ def still_improving(facts: Facts) -> str:
 
 def healthy(facts: Facts) -> str:
     doubt = "" if facts["golden_kind"] == "oracle" else ", as far as this can be seen without an oracle"
-    return (
-        f"No harm was found{doubt}: in the last part of the run {moved('golden', facts['golden_tail'])} and "
-        f"{moved('proxy', facts['proxy_tail'])}; less than {facts['delta']:.2g} counts as none."
-    )
+    tails = [name for name in ("golden", "proxy") if f"{name}_tail" in facts]
+    changes = " and ".join(moved(name, facts[f"{name}_tail"]) for name in tails)
+    none = f"less than {facts['delta']:.2g} counts as none"
+    return f"No harm was found{doubt}: in the last part of the run {changes}; {none}."
 
 
 def inconclusive(facts: Facts) -> str:

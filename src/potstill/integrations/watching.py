@@ -100,6 +100,16 @@ class Watch:
         self.run.append("timing.jsonl", {"evaluation": step, "seconds": time.perf_counter() - started})
         return {name: record.series[name].per_token() for name in ("proxy", "golden", "teacher_golden")}
 
+    def stops_early(self, step: int, looks: int) -> str | None:
+        """The verdict of `monitor.stop_on` that stands after this step's evaluation, if one does."""
+        found = diagnose(self.run.path, looks=looks).verdict
+        if ("hacking" if found == "suspected_hacking" else found) not in self.settings.monitor.stop_on:
+            return None
+        self.run.append(
+            "events.jsonl", {"event": "stopped by verdict", "time": time.time(), "step": step, "verdict": found}
+        )
+        return found
+
     def finish(self, step: int) -> Verdict:
         """Judge what was measured; writes verdict.json."""
         verdict = diagnose(self.run.path)
