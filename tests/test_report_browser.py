@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_report_mending as mending
 from test_report import STEPS, make_run
 
 from potstill.report import write_comparison, write_report
@@ -26,7 +27,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     first = make_run(folder / "first").path
     second = make_run(folder / "second_run_with_a_name_too_long_for_a_line_on_a_phone", STEPS[:9], further=0.2).path
     (second / "config.yaml").write_text("seed: 4\nkey_without_any_space: " + "long" * 40 + "\n")
-    return {"one": write_report(first), "two": write_comparison([first, second], folder / "comparison.html")}
+    mended = write_report(mending.make_run(folder / "mended", mending.MENDED).path)
+    return {
+        "mended": mended,
+        "one": write_report(first),
+        "two": write_comparison([first, second], folder / "comparison.html"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,14 @@ def test_page_on_one_run(visit: Any, pages: dict[str, Path]) -> None:
     assert points(page, "proxy") == 2 * len(STEPS)
     assert page.locator("#plot-loss .scatterlayer path.js-line").count() == 2
     assert page.locator("#plot-terms .scatterlayer path.js-line").count() == 3
+
+
+def test_page_on_a_mended_run(visit: Any, pages: dict[str, Path]) -> None:
+    page = visit(pages["mended"], "loss")
+    assert page.locator("#alarms .story tr").count() == 6
+    assert points(page, "plane") == len(mending.STEPS) + 2  # best and alarm
+    for plot in ("proxy", "golden", "loss"):
+        assert page.locator(f"#plot-{plot} .annotation-text", has_text="alarm").count() == 1
 
 
 def test_page_on_two_runs(visit: Any, pages: dict[str, Path]) -> None:

@@ -18,9 +18,12 @@ from potstill.diagnosis.noise import draw_noise
 from potstill.records import Curve
 
 
-def choose_step(curves: Mapping[str, Curve], available_steps: Sequence[int]) -> int:
-    """The step to export among those whose checkpoint exists; some 20 milliseconds."""
-    if missing_for_findings(curves) or not turned(curves):
+def choose_step(curves: Mapping[str, Curve], available_steps: Sequence[int], *, suspected: bool = False) -> int:
+    """The step to export among those whose checkpoint exists; some 20 milliseconds.
+
+    `suspected`: an alarm stands that does not rest on a proven rise; it counts as one.
+    """
+    if missing_for_findings(curves) or not (suspected or turned(curves)):
         return last_of(available_steps)
     return step_to_keep(curves, available_steps)
 

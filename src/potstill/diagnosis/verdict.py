@@ -119,7 +119,8 @@ def best_step(curves: Mapping[str, Curve], found: Findings, decision: Decision, 
     if not found.has_golden:
         values = smooth(found.proxy.per_token)
         return int(steps[values.argmin()] if decision.name == "overfitting" else steps[-1])
-    if found.golden_rise.passed(looks) or proxy_got_worse(found.proxy_rise, found.delta, looks):
+    suspected = decision.name == "suspected_hacking"
+    if suspected or found.golden_rise.passed(looks) or proxy_got_worse(found.proxy_rise, found.delta, looks):
         return step_to_keep(curves, steps)
     return int(steps[-1])
 

@@ -87,7 +87,7 @@ def exported_step(run: RunDir, verdict: Verdict) -> int:
     available = run.checkpoint_steps()
     if verdict.best_step in available:
         return int(verdict.best_step)
-    return choose_step(read_curves(run.path), available)
+    return choose_step(read_curves(run.path), available, suspected=verdict.verdict == "suspected_hacking")
 
 
 def _refuse_what_cannot_work(config: Run, world: World) -> None:

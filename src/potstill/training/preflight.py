@@ -16,9 +16,14 @@ import torch
 
 from potstill.config.data import NoCompletions, SampledCompletions
 from potstill.config.run import Run
+from potstill.diagnosis.findings import MIN_EVALUATIONS
+from potstill.diagnosis.remedies import cost, remedies
 from potstill.head import Arithmetic
 from potstill.losses.fused import chunk_positions
+from potstill.records import Verdict
+from potstill.training.completions import data_plans
 from potstill.training.hardware import matmul_rate
+from potstill.training.mending import amounts_of
 from potstill.training.permission import in_words, permitted
 from potstill.training.stages import Models, Prompts, check_lengths, held_out_sampling
 from potstill.training.variety import foreseen
@@ -108,6 +113,7 @@ def forecast(config: Run, models: Models, prompts: Prompts, device: torch.device
     report.say("time", ", ".join(f"{name} {_clock(s)}" for name, s in report.seconds.items()))
     report.say("monitor share", f"{100 * report.monitor_share:.0f} % in {evaluations} evaluations")
     _watched(report, config, evaluations)
+    _on_alarm(report, config, prompts)
     return report
 
 
@@ -122,6 +128,25 @@ def _watched(report: Forecast, config: Run, evaluations: int) -> None:
         report.warnings.append(
             f"{evaluations} evaluations are too few for a verdict, which needs at least 7 (with step 0). "
             f"Set monitor.every_steps to {max(1, config.training.steps // 8)}."
+        )
+
+
+def _on_alarm(report: Forecast, config: Run, prompts: Prompts) -> None:
+    """What a remedy would cost, were it taken at the first evaluation at which it could be."""
+    on_alarm, steps, every = config.monitor.on_alarm, config.training.steps, config.monitor.every_steps
+    if on_alarm is None:
+        return
+    left = max(0, steps - MIN_EVALUATIONS * every) * config.training.batch_rows
+    plan = data_plans(config, prompts)[0]
+    alarm = Verdict("hacking", 1.0, None, "", {})
+    amounts = amounts_of(on_alarm, len(prompts.spare), left)
+    offered = {remedy.action: remedy for remedy in remedies(alarm, plan, 0, amounts)}
+    costs = [f"{name} (up to {cost(offered[name], plan, left):,} completions)" for name in on_alarm.remedies]
+    report.say("on alarm", f"{', '.join(on_alarm.alarms)}: {', else '.join(costs)}")
+    if left == 0:
+        report.warnings.append(
+            f"monitor.on_alarm can hardly act: an alarm needs {MIN_EVALUATIONS} evaluations, and the run ends with "
+            f"them. Lower monitor.every_steps to {max(1, steps // (2 * MIN_EVALUATIONS))}."
         )
 
 
