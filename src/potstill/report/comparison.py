@@ -11,6 +11,7 @@ import yaml
 
 import potstill.report.overlays as overlays
 from potstill.report.across import SHARED, SHOWN, differences, gaps, shared_samples, warnings
+from potstill.report.alarm_words import summaries
 from potstill.report.drawing import colour_of
 from potstill.report.numbers import Row, band, before_after
 from potstill.report.page import MOST_SAMPLES, require_run
@@ -29,6 +30,7 @@ class Column:
     found: Reading
     colour: str
     rows: dict[str, Row]
+    alarms: list[str]  # a line each
 
 
 def write_comparison(paths: Sequence[str | Path], output: str | Path) -> Path:
@@ -114,7 +116,7 @@ def render(runs: Sequence[Reading]) -> str:
 
 def _column(number: int, found: Reading) -> Column:
     rows = {name: before_after(found.curves[name], None) for name in SHOWN if name in found.curves}
-    return Column(found, colour_of(number), rows)
+    return Column(found, colour_of(number), rows, summaries(found.alarms, found.since))
 
 
 def draw_planes(runs: Sequence[Reading]) -> list[Figure]:
@@ -125,7 +127,7 @@ def draw_planes(runs: Sequence[Reading]) -> list[Figure]:
     caption = (
         "One colour a run; markers grow with time, a ring is the exported step. Left is closer to the teacher, "
         "down is closer to the task."
-    )
+    ) + (" A red diamond: an alarm." if any(found.alarms for found in both) else "")
     late = enlarged([found.curves for found in both], overlays.AXES)
     planes = [framed("plane", "The whole runs" if late else "", caption, overlays.plane(runs))]
     if late:

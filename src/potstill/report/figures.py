@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,15 +24,28 @@ from potstill.report.drawing import (
     finish,
     line,
 )
+from potstill.report.marks import Mark, on_plane
 from potstill.report.numbers import LABELS, Series, column, teacher_value, thinned
 
 COLOURS = {"proxy": BLUE, "proxy_fkl": GREEN, "golden": ORANGE, "verifier_failure": GREY}
 COLOURS |= {"proxy_rkl": BLUE, "proxy_js": BLUE, "golden_rkl": ORANGE, "golden_js": ORANGE}
+ROOM = (500, 330)  # pixels of a plane, about; a telephone's is narrower
+SHIFTS = (16, -18, 32, -34)  # where an alarm's name may stand, above or below its point
 TIME = [[0.0, "#4f86d6"], [0.5, "#b05aa8"], [1.0, "#e8702a"]]
 
 
-def plane(proxy: Curve, golden: Curve, best_step: int | None, unit: str = "nats") -> go.Figure:
-    """The path of a run: closer to the teacher is left, closer to the task is down."""
+def plane(
+    proxy: Curve,
+    golden: Curve,
+    best_step: int | None,
+    unit: str = "nats",
+    alarms: Sequence[Mark] = (),
+    name_alarms: bool = True,
+) -> go.Figure:
+    """The path of a run: closer to the teacher is left, closer to the task is down.
+
+    `name_alarms` False: where another figure has more room for their names.
+    """
     steps, at, also_at = np.intersect1d(proxy.steps, golden.steps, return_indices=True)
     x, y = proxy.per_token[at], golden.per_token[also_at]
     figure = go.Figure(
@@ -53,7 +66,8 @@ def plane(proxy: Curve, golden: Curve, best_step: int | None, unit: str = "nats"
             hovertemplate="step %{customdata}<br>proxy %{x:.4f}<br>golden %{y:.4f}<extra></extra>",
         )
     )
-    _mark_steps(figure, steps, x, y, best_step)
+    _mark_steps(figure, (steps, x, y), best_step, {mark.step for mark in alarms if name_alarms})
+    on_plane(figure, (steps, x, y), alarms)
     _teacher_line(figure, golden)
     finish(figure, f"proxy, {per_token(unit)}", height=470)
     return figure.update_layout(yaxis_title_text="golden, nats per token", margin_t=56)
@@ -131,21 +145,35 @@ def _colour_bar() -> dict[str, Any]:
     return {**where, **look, "tickprefix": "step ", "showtickprefix": "first"}
 
 
-def _mark_steps(figure: go.Figure, steps: np.ndarray, x: np.ndarray, y: np.ndarray, best_step: int | None) -> None:
-    """Name the first, the last and the best point; a ring around the best."""
-    for i in sorted({0, steps.size - 1} | set(np.flatnonzero(steps == best_step).tolist())):
+def _mark_steps(
+    figure: go.Figure, path: tuple[np.ndarray, np.ndarray, np.ndarray], best_step: int | None, alarms: Collection[int]
+) -> None:
+    """Name the first, the last, the best and the alarms' points; a ring around the best."""
+    steps, x, y = path
+    named = {0, steps.size - 1} | set(np.flatnonzero(steps == best_step).tolist())
+    late = set(np.flatnonzero(np.isin(steps, list(alarms))).tolist())
+    placed: list[tuple[float, float]] = []
+    for i in [*sorted(named), *sorted(late - named)]:
         best = steps[i] == best_step
-        text = ("best, " if best else "") + f"step {steps[i]}"
+        text = ("best, " if best else "") + ("alarm, " if i in late else "") + f"step {steps[i]}"
         side = "right" if x[i] > (x.min() + x.max()) / 2 else "left"
-        figure.add_annotation(
-            x=float(x[i]), y=float(y[i]), text=text, showarrow=False, xanchor=side, yshift=-18 if best else 16
-        )
+        across, up = (ROOM[k] * (part[i] - part.min()) / (np.ptp(part) or 1) for k, part in enumerate((x, y)))
+        shift = -18 if best else 16
+        if i not in named:
+            shift = next((way for way in SHIFTS if _room((across, up + way), placed)), shift)
+        placed.append((across, up + shift))
+        figure.add_annotation(x=float(x[i]), y=float(y[i]), text=text, showarrow=False, xanchor=side, yshift=shift)
         if best:
             ring = {"size": 19, "color": "rgba(0,0,0,0)", "line": {"color": GREEN, "width": 2.5}}
             figure.add_scatter(
                 x=[float(x[i])], y=[float(y[i])], mode="markers", marker=ring, hoverinfo="skip", name="best"
             )
     figure.update_layout(showlegend=False)
+
+
+def _room(at: tuple[float, float], placed: Sequence[tuple[float, float]]) -> bool:
+    """Whether a name at these pixels leaves the others readable."""
+    return all(abs(at[0] - x) > 130 or abs(at[1] - y) > 15 for x, y in placed)
 
 
 def _teacher_line(figure: go.Figure, golden: Curve) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from potstill.report.drawing import GREY, STEPS, add_curve, add_level, colour_of, dash_of, finish
+from potstill.report.marks import marks_of, on_plane
 from potstill.report.numbers import teacher_value
 from potstill.report.reading import Reading
 
@@ -79,6 +80,7 @@ def _add_path(figure: go.Figure, found: Reading, number: int) -> list[float]:
             hoverinfo="skip",
             showlegend=False,
         )
+    on_plane(figure, (steps, np.array(x), np.array(y)), marks_of(found.alarms, found.name))
     return [min(x), max(x)]
 
 

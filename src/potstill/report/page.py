@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from potstill.diagnosis import remedies
+from potstill.report.alarm_words import findings
 from potstill.report.feeding import describe_benchmark, describe_feeding
+from potstill.report.marks import marks_of
 from potstill.report.panels import draw_panels, draw_planes, unit_of
 from potstill.report.reading import read, read_optional
 from potstill.report.sections import compare, describe_prompts, describe_variety, side_by_side
@@ -37,6 +39,7 @@ def render(run: RunDir) -> str:
     found = read(run)
     metrics = list(run.lines("metrics.jsonl"))
     unit = unit_of(metrics)
+    marks = marks_of(found.alarms)
     provenance = read_optional(run, "provenance.json")
     benchmark = read_optional(run, "benchmark.json")
     samples = side_by_side(run.lines("samples.jsonl"))
@@ -49,12 +52,17 @@ def render(run: RunDir) -> str:
         "best_step": found.best_step,
         "exported_step": found.exported_step,
         "remedies": remedies(found.verdict),
+        "story": [
+            (alarm, since, [] if since is None else findings(alarm, since, found.golden_kind))
+            for alarm, since in zip(found.alarms, found.since, strict=True)
+        ],
+        "taken": sorted({alarm.action for alarm in found.alarms if alarm.changes and alarm.action}),
         "rows": compare(found.curves, found.best_step, str(found.verdict.evidence.get("golden_kind"))),
         "unit": unit,
         "steps": found.steps,
         "prompts": describe_prompts(found.curves),
-        "planes": draw_planes(found.curves, found.best_step, unit),
-        "panels": draw_panels(found.curves, metrics, found.best_step),
+        "planes": draw_planes(found.curves, found.best_step, unit, marks),
+        "panels": draw_panels(found.curves, metrics, found.best_step, marks),
         "samples": samples[:MOST_SAMPLES],
         "samples_left_out": max(0, len(samples) - MOST_SAMPLES),
         "varieties": describe_variety(provenance),

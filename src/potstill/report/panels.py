@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 import potstill.report.figures as figures
 from potstill.records import Curve
+from potstill.report.marks import Mark, legend, over_steps
 from potstill.report.numbers import band, column, columns
 from potstill.report.zoom import enlarged
 
@@ -40,20 +41,23 @@ def unit_of(metrics: Sequence[Mapping[str, Any]]) -> str:
     return MIXED if any(name.startswith(NOT_NATS) for name in columns(metrics, "term/")) else "nats"
 
 
-def draw_planes(curves: Mapping[str, Curve], best_step: int | None, unit: str = "nats") -> list[Figure]:
+def draw_planes(
+    curves: Mapping[str, Curve], best_step: int | None, unit: str = "nats", alarms: Sequence[Mark] = ()
+) -> list[Figure]:
     """The whole path, and its late part enlarged where the beginning takes all the room."""
     if not {"proxy", "golden"} <= set(curves):
         return []
     caption = (
         "One point per evaluation, coloured by time. A student that learns the task moves left and down. "
         "One that goes on to the left but turns upwards gets closer to its teacher and further from the task."
-    )
+    ) + (" A diamond: an alarm." if alarms else "")
     late = enlarged([curves], ("proxy", "golden"))
     title = "The whole run" if late else ""
-    planes = [framed("plane", title, caption, figures.plane(curves["proxy"], curves["golden"], best_step, unit))]
+    whole = figures.plane(curves["proxy"], curves["golden"], best_step, unit, alarms, name_alarms=late is None)
+    planes = [framed("plane", title, caption, whole)]
     if late:
         title = f"From step {late[0]['proxy'].steps[0]} on"
-        drawn = figures.plane(late[0]["proxy"], late[0]["golden"], best_step, unit)
+        drawn = figures.plane(late[0]["proxy"], late[0]["golden"], best_step, unit, alarms)
         planes.append(framed("plane-late", title, f"The same points, enlarged. {outside([curves], late)}", drawn))
     return planes
 
@@ -65,31 +69,39 @@ def outside(whole: Sequence[Mapping[str, Curve]], late: Sequence[Mapping[str, Cu
 
 
 def draw_panels(
-    curves: Mapping[str, Curve], metrics: Sequence[Mapping[str, Any]], best_step: int | None
+    curves: Mapping[str, Curve],
+    metrics: Sequence[Mapping[str, Any]],
+    best_step: int | None,
+    alarms: Sequence[Mark] = (),
 ) -> list[Figure]:
     """The small figures over steps; one without data is left out."""
     banded = any(band(curve) is not None for curve in curves.values())
     shade = "The band is the 95 % interval over prompts." if banded else "Its error over prompts is not known."
     if best_step is not None:
         shade += f" Dotted: the best step, {best_step}."
+    shade += legend(alarms)
     panels = []
     proxies = [curves[name] for name in ("proxy", "proxy_fkl") if name in curves]
     if proxies:
         words, unit = f"Distance from the teacher on held-out prompts. {shade}", figures.per_token(unit_of(metrics))
-        panels.append(framed("proxy", "Proxy", words, figures.curves(proxies, best_step, unit)))
+        panels.append(framed("proxy", "Proxy", words, over_steps(figures.curves(proxies, best_step, unit), alarms)))
     if "golden" in curves:
         dashed = "" if curves["golden"].teacher is None else " Dashed: where perfect imitation ends."
         words = f"The signal that is not the teacher's.{dashed} {shade}"
-        panels.append(framed("golden", "Golden", words, figures.curves([curves["golden"]], best_step)))
-    panels += draw_sequences(curves, best_step, shade)
+        panels.append(
+            framed("golden", "Golden", words, over_steps(figures.curves([curves["golden"]], best_step), alarms))
+        )
+    panels += draw_sequences(curves, best_step, shade, alarms)
     if "verifier_failure" in curves:
         words = f"How many of the student's answers fail the verifier. {shade}"
         drawn = figures.curves([curves["verifier_failure"]], best_step, unit="share of answers")
-        panels.append(framed("verifier", "Verifier", words, drawn))
-    return panels + draw_training(metrics)
+        panels.append(framed("verifier", "Verifier", words, over_steps(drawn, alarms)))
+    return panels + draw_training(metrics, alarms)
 
 
-def draw_sequences(curves: Mapping[str, Curve], best_step: int | None, shade: str) -> list[Figure]:
+def draw_sequences(
+    curves: Mapping[str, Curve], best_step: int | None, shade: str, alarms: Sequence[Mark]
+) -> list[Figure]:
     """Reverse KL and Jensen-Shannon, of whole completions, where the monitor sampled the student for them."""
     panels = []
     for kind, title, words in (
@@ -100,16 +112,17 @@ def draw_sequences(curves: Mapping[str, Curve], best_step: int | None, shade: st
         whole = [replace(curve, tokens=np.ones_like(curve.tokens)) for curve in found]
         if whole:
             drawn = figures.curves(whole, best_step, "nats per completion")
-            panels.append(framed(f"sequence-{kind}", title, f"{words} {shade}", drawn))
+            panels.append(framed(f"sequence-{kind}", title, f"{words} {shade}", over_steps(drawn, alarms)))
     return panels
 
 
-def draw_training(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def draw_training(metrics: Sequence[Mapping[str, Any]], alarms: Sequence[Mark] = ()) -> list[Figure]:
     """What the steps of training logged: loss, terms and their weights, schedule and gradient."""
     panels, unit = [], unit_of(metrics)
     if column(metrics, "loss")[0].size:
         words = "The objective on the batches that the student learns from, divided as objective.normalise says."
-        panels.append(framed("loss", "Training loss", words, figures.training_loss(metrics, unit)))
+        words += legend(alarms)
+        panels.append(framed("loss", "Training loss", words, over_steps(figures.training_loss(metrics, unit), alarms)))
     terms, weights = columns(metrics, "term/"), columns(metrics, "weight/")
     moving = {name: series for name, series in weights.items() if np.ptp(series[1]) > 0}
     if len(terms) > 1 or moving:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from potstill.diagnosis import diagnose, judge, read_curves
 from potstill.diagnosis.readers import read_golden_kind
 from potstill.records import Curve, Verdict
+from potstill.report.alarms import Alarm, read_alarms
 from potstill.report.numbers import LABELS, reported
+from potstill.report.since_alarm import Since, since_alarms
 from potstill.run_dir import RunDir
 
 
@@ -23,6 +27,8 @@ class Reading:
     curves: dict[str, Curve]  # as the page shows them: see numbers.reported
     golden_kind: str
     exported_step: int | None  # of the student in student/; None before the run has ended
+    alarms: tuple[Alarm, ...] = ()
+    since: tuple[Since | None, ...] = ()  # what followed each of them
 
     @property
     def best_step(self) -> int | None:
@@ -54,6 +60,7 @@ def read(run: RunDir) -> Reading:
     """Read a run directory; what it lacks is left empty."""
     measured = read_curves(run.path) if run.evaluations() else {}
     shown = {name: reported(measured[name]) for name in LABELS if name in measured}
+    alarms = read_alarms(run)
     return Reading(
         run=run,
         name=run.path.resolve().name,
@@ -61,6 +68,8 @@ def read(run: RunDir) -> Reading:
         curves={name: curve for name, curve in shown.items() if curve.steps.size},
         golden_kind=read_golden_kind(run.path),
         exported_step=read_exported_step(run),
+        alarms=alarms,
+        since=since_alarms(measured, alarms, read_alarm_prompts(run)) if alarms else (),
     )
 
 
@@ -76,6 +85,14 @@ def read_exported_step(run: RunDir) -> int | None:
     """The diary's last word on it; a run that was finished twice has two."""
     steps = [line["exported_step"] for line in run.lines("events.jsonl") if line.get("exported_step") is not None]
     return int(steps[-1]) if steps else None
+
+
+def read_alarm_prompts(run: RunDir) -> int | None:
+    """How many held-out prompts the alarm looked at; None: all."""
+    config = yaml.safe_load(run.file("config.yaml").read_text()) if run.file("config.yaml").exists() else {}
+    on_alarm = ((config or {}).get("monitor") or {}).get("on_alarm") or {}
+    count: int | None = on_alarm.get("alarm_prompts")
+    return count
 
 
 def read_optional(run: RunDir, name: str) -> Any:
