@@ -1,4 +1,4 @@
-"""A run that answers an alarm: really overfitting, a remedy taken, its reason on disk first, the same after any kill."""
+"""A run that answers an alarm: overfitting for real, a remedy, its reason on disk first, the same after any kill."""
 
 from __future__ import annotations
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from test_report import HOSTILE, embedded, measured_curve, without_plotly
 
+from potstill.diagnosis.views import fewer_prompts, seen_by_alarm
 from potstill.records import Curve, EvaluationRecord, Measured
 from potstill.report import write_comparison, write_report
 from potstill.report.alarm_words import findings, summaries
 from potstill.report.alarms import Alarm, plan_changes, read_alarms
 from potstill.report.reading import read
-from potstill.report.since_alarm import Since, alarm_saw, since_alarms
+from potstill.report.since_alarm import Since, since_alarms
 from potstill.run_dir import RunDir, append_lines
 
 STEPS = tuple(range(0, 481, 20))
@@ -206,7 +207,7 @@ def test_what_followed_ends_at_the_next_remedy() -> None:
 
 def test_prompts_that_the_alarm_saw_do_not_measure_where_others_are_left() -> None:
     curve = lines_of(TENT, prompts=24)
-    seen = alarm_saw(curve.prompt_ids, 12)
+    seen = seen_by_alarm(curve.prompt_ids, 12)
     curve.sums[9:, seen] -= 5.0  # what the alarm saw falls far
     (found,) = since_alarms({"golden": curve}, [TAKEN], 12)
     assert found is not None and found.unseen and found.prompts == "12 test prompts"
@@ -217,12 +218,11 @@ def test_prompts_that_the_alarm_saw_do_not_measure_where_others_are_left() -> No
     assert too_few is not None and not too_few.unseen, "four prompts are not enough to measure with"
 
 
-def test_the_alarm_saw_what_training_shows_it() -> None:
-    from potstill.training.mending import fewer_prompts
-
+def test_the_alarm_sees_some_prompts_and_the_others_are_left() -> None:
     curve = lines_of(TENT, prompts=40)
     shown = fewer_prompts(curve, 13)
-    assert curve.prompt_ids[alarm_saw(curve.prompt_ids, 13)].tolist() == shown.prompt_ids.tolist()
+    assert curve.prompt_ids[seen_by_alarm(curve.prompt_ids, 13)].tolist() == shown.prompt_ids.tolist()
+    assert len(shown.prompt_ids) == 13 and shown.sums.shape == (len(curve.steps), 13)
 
 
 def test_means_and_few_prompts_get_no_intervals() -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,13 @@ import numpy as np
 from potstill.config.lab import Arm, HackingLab
 from potstill.config.load import load_hacking_lab
 from potstill.diagnosis import judge, read_curves
+from potstill.diagnosis.views import fewer_prompts, until, without_oracle
 from potstill.lab.arms import ALARM_PROMPTS
 from potstill.lab.conducting import hardware, preset_path
 from potstill.lab.hacking import Experiment
 from potstill.lab.stats import clopper_pearson, paired
 from potstill.lab.steps import Step, run_steps
-from potstill.records import Curve
 from potstill.run_dir import RunDir, write_atomic
-from potstill.training.mending import fewer_prompts, without_oracle
 
 HERE = Path(__file__).resolve().parent
 SEEDS = (8, 9, 10, 11, 12, 13, 14, 15)
@@ -108,11 +106,6 @@ def alarm_of(run: Path) -> dict[str, Any]:
         "step": first, "of": int(steps[-1]), "oracle_says": verdict.verdict, "p": verdict.evidence["golden_rise"]["p"],
         "change_point": verdict.evidence["change_point"],
     }  # fmt: skip
-
-
-def until(curve: Curve, step: int) -> Curve:
-    kept = curve.steps <= step
-    return replace(curve, steps=curve.steps[kept], sums=curve.sums[kept], tokens=curve.tokens[kept])
 
 
 def measure(experiment: Experiment, arm: Arm, seeds: Sequence[int], root: Path, lab: HackingLab) -> dict[str, Any]:

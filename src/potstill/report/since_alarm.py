@@ -11,13 +11,13 @@ and the change point come from the other prompts.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from potstill.diagnosis.curves import MIN_AFTER, lowest, slope_weights, trend_after, usable
+from potstill.diagnosis.views import seen_by_alarm
 from potstill.records import Curve
 from potstill.report.alarms import Alarm
 from potstill.report.numbers import FEWEST_PROMPTS, LABELS, Estimate, estimate
@@ -165,21 +165,13 @@ def sides(curve: Curve, alarm_prompts: int | None) -> tuple[np.ndarray, np.ndarr
     """[P] the prompts that measure, [P] those that choose; and whether the alarm never saw the first."""
     everyone = np.ones(curve.prompt_ids.size, dtype=bool)
     if alarm_prompts is not None and curve.paired:
-        seen = alarm_saw(curve.prompt_ids, alarm_prompts)
+        seen = seen_by_alarm(curve.prompt_ids, alarm_prompts)
         if (~seen).sum() >= FEWEST_PROMPTS:
             return ~seen, seen, True
     test = curve.splits == "test"
     if test.sum() < FEWEST_PROMPTS:
         return everyone, everyone, False
     return test, everyone if (~test).sum() < FEWEST_PROMPTS else ~test, False
-
-
-def alarm_saw(prompt_ids: np.ndarray, count: int) -> np.ndarray:
-    """[P] the prompts that an alarm with `on_alarm.alarm_prompts` looked at: the first `count` by hash."""
-    keys = [hashlib.sha256(f"alarm {name}".encode()).digest() for name in prompt_ids.tolist()]
-    seen = np.zeros(len(keys), dtype=bool)
-    seen[sorted(range(len(keys)), key=keys.__getitem__)[:count]] = True
-    return seen
 
 
 def turning_step(curves: Curves, alarm: Alarm, begin: int) -> int | None:

@@ -10,17 +10,14 @@ that was killed anywhere in between decides the same again.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-
-import numpy as np
+from dataclasses import asdict
 
 from potstill.config.remedy import OnAlarm
 from potstill.diagnosis import judge, read_curves
 from potstill.diagnosis.readers import read_golden_kind
 from potstill.diagnosis.remedies import Amounts, Refusal, choose, cost, remedies
-from potstill.records import Curve, DataPlan, Remedy, Verdict
+from potstill.diagnosis.views import fewer_prompts, later, without_oracle
+from potstill.records import DataPlan, Remedy, Verdict
 from potstill.training.parallel import from_lead
 from potstill.training.session import Session, note_event, planned_looks
 from potstill.training.supply import supply
@@ -136,33 +133,3 @@ def _note_refused(session: Session, refused: list[Refusal]) -> None:
             session.run, session.world, "remedy refused", step=session.trainer.step, action=one.action, why=one.why
         )
         session.show.say(f"[bold]{'refused':>16}[/bold]  {one.action}: {one.why}")
-
-
-# -- what the alarm looks at ----------------------------------------------------
-
-
-def later(curve: Curve, since: int) -> Curve:
-    """The evaluations from a step on."""
-    kept = curve.steps >= since
-    return replace(curve, steps=curve.steps[kept], sums=curve.sums[kept], tokens=curve.tokens[kept])
-
-
-def without_oracle(curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    """What would have been measured without an oracle: its samples are references then."""
-    seen = {name: curves[name] for name in ("proxy", "training_loss", "verifier_failure") if name in curves}
-    if "reference_nll" in curves:
-        seen["golden"] = replace(curves["reference_nll"], name="golden")
-    return seen
-
-
-def fewer_prompts(curve: Curve, count: int) -> Curve:
-    """The curve on the first `count` of its prompts by hash; a curve of means as it is."""
-    if not curve.paired:
-        return curve
-    keys = [hashlib.sha256(f"alarm {name}".encode()).digest() for name in curve.prompt_ids.tolist()]
-    kept = np.sort(np.array(sorted(range(len(keys)), key=keys.__getitem__)[:count], dtype=int))
-    teacher = None if curve.teacher is None else curve.teacher[kept]
-    return replace(
-        curve, sums=curve.sums[:, kept], tokens=curve.tokens[:, kept], prompt_ids=curve.prompt_ids[kept],
-        splits=curve.splits[kept], teacher=teacher,
-    )  # fmt: skip
