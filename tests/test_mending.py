@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from test_early_stop import TURNING
+from test_parallel import launch
 from test_resume import contents
 
 from potstill.config import ConfigError, Run
@@ -172,6 +173,27 @@ def test_a_checkpoint_after_the_change_brings_its_rows_back(make_run: Make) -> N
     distil(make_run(output="again", **changes), QUIET)
     assert len(events(run, "alarm")) == 1, "what was answered is not answered again"
     assert contents(run) == contents(unbroken)
+
+
+@pytest.mark.parametrize(
+    "remedy", ["more_completions_per_prompt", pytest.param("online_mixture", marks=pytest.mark.slow)]
+)
+def test_two_processes_are_mended_as_one(make_run: Make, tmp_path: Path, remedy: str) -> None:
+    terms = [dict(term) for term in TURNING["objective__terms"]]
+    if remedy == "online_mixture":
+        terms[0]["on"] = ["teacher", "student"]
+    changes = ROOMY | {"objective__terms": terms, "monitor__on_alarm": ALARM | {"remedies": [remedy]}}
+    one = distil(make_run(output="one", **changes), QUIET)
+    config = make_run(output="two", **changes)
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config.dump()))
+    launch(["-m", "potstill.cli.main", "run", str(file)], 2)
+    two = RunDir(config.output)
+    found = [{k: v for k, v in line.items() if k != "time"} for line in events(two, "data plan", "remedy")]
+    assert found == [{k: v for k, v in line.items() if k != "time"} for line in events(one, "data plan", "remedy")]
+    for ours, theirs in zip(one.lines("metrics.jsonl"), two.lines("metrics.jsonl"), strict=True):
+        assert ours["counted_tokens"] == theirs["counted_tokens"] and ours["epoch"] == theirs["epoch"]
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(
