@@ -91,7 +91,6 @@ def test_the_rise_of_references_is_paired_and_has_its_error_taken_off() -> None:
     assert found["rise"] == pytest.approx((4 - 8 / 3 - error) / gain)
     assert found["rise_t"] == pytest.approx((4 - 8 / 3) / error)
     assert found["agreement"] == pytest.approx((5 - 2) / gain)
-    assert found["since_low"] == pytest.approx(1.0)
 
 
 def test_the_paired_error_ignores_what_all_evaluations_share() -> None:

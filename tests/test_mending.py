@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from test_early_stop import TURNING
 from test_parallel import launch
 from test_resume import contents
@@ -222,3 +224,20 @@ def test_plans_known_beforehand_and_remedies_exclude_each_other(make_run: Make) 
             data__completions={"kind": "none"}, source__fractions={"reference": 1.0},
             objective__terms=[{"kind": "forward_kl", "weight": 1.0, "on": ["reference"]}], monitor__on_alarm={},
         )  # fmt: skip
+
+
+def test_bars_of_a_remedy_stand_inside_the_bar_of_training() -> None:
+    """A terminal has room for one live line; older versions of Rich refuse a second one."""
+    shown = io.StringIO()
+    show = Show(Console(file=shown, force_terminal=True, width=100))
+    with show.bar("training", 10) as bar:
+        bar.advance(3, 10)
+        with show.bars(lambda: False) as progress:
+            progress("sampling train-teacher", 4, 0, 0)
+            assert len(show.live) == 2 and not show.live[0].live.is_started
+            progress("sampling train-teacher", 4, 4, 50)
+        assert show.live[0].live.is_started
+        bar.advance(7, 10)
+    assert show.live == []
+    text = shown.getvalue()
+    assert text.index("sampling train-teacher") < text.rindex("10/10")

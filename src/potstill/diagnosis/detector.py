@@ -31,13 +31,9 @@ IN_WORDS = {
     "follow": "held-out proxy no longer follows the training loss down",
     "proxy_change": "proxy has stopped falling",
     "training_slope": "the training loss falls as it does in runs that were hacked",
-    "training_gain": "the training loss fell as it does in runs that were hacked",
     "proxy_bend": "proxy has left the power law of its first half",
-    "gap_growth": "the gap between training loss and proxy has grown",
     "rise": "the NLL on references has risen from its minimum, beyond its error",
     "agreement": "coming nearer to the teacher brought little on the references",
-    "reference_change": "the NLL on references rises in the second half of the run",
-    "since_low": "the NLL on references had its minimum long ago",
 }
 
 

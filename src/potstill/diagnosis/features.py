@@ -147,9 +147,7 @@ def measure(log: Log) -> dict[str, float]:
         "follow": theil_sen(time[late], np.log(proxy[late])) / min(slope, STEEPEST),
         "proxy_change": theil_sen(seen.steps[late], proxy[late]) * seen.steps[-1] / 2 / gain,
         "training_slope": slope,
-        "training_bend": slope - least_squares(time[early], np.log(training[early])),
         "proxy_bend": theil_sen(time[late], np.log(proxy[late])) - least_squares(time[early], np.log(proxy[early])),
-        "gap_growth": float(np.mean(np.log(proxy / training)[-3:])) - before(time, np.log(proxy / training)),
         "proxy_gain": gain / proxy[-1],
         "training_gain": before(time, training) / training[-1] - 1,
     }
@@ -166,15 +164,10 @@ def of_references(steps: np.ndarray, sums: np.ndarray, tokens: np.ndarray, gain:
     weights[-3:] += 1 / 3
     weights[low - 1 : low + 2] -= 1 / 3
     rise, error = paired(sums, tokens, weights)
-    _, late = windows(steps)
-    trend = np.where(late, steps - steps[late].mean(), 0.0)
-    change, change_error = paired(sums, tokens, trend / (trend @ trend) * steps[-1] / 2)
     return {
         "rise": (rise - error) / gain,
         "rise_t": rise / error if error > 0 else 0.0,
         "agreement": (before(np.log(steps), level) - level.min()) / gain,
-        "reference_change": (change - change_error) / gain,
-        "since_low": float(np.log2(steps[-1] / steps[low])),
     }
 
 

@@ -22,6 +22,7 @@ class Show:
     def __init__(self, console: Console | None = None, quiet: bool = False):
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.quiet = quiet
+        self.live: list[Progress] = []  # a terminal has room for one: the last is drawn, the others wait
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -71,6 +72,9 @@ class Bar:
                 TimeRemainingColumn(),
                 console=self.show.console,
             )
+            if self.show.live:
+                self.show.live[-1].stop()
+            self.show.live.append(self._progress)
             self._progress.start()
             self._task = self._progress.add_task(self.what, total=self.total, completed=self.done, note="")
         return self
@@ -80,6 +84,9 @@ class Bar:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+            self.show.live.remove(self._progress)
+            if self.show.live:
+                self.show.live[-1].start()
 
     def advance(self, units: int, tokens: int, note: str = "") -> None:
         """`units` more are done, which took `tokens` tokens."""
