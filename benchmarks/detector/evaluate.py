@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from fitting import SOUND, fit, in_range, log_odds, run_maxima, usable_looks
 from looks import Looks
-from scipy.stats import beta, rankdata
+from scipy.stats import rankdata
 
 from potstill.diagnosis.detector import Model
+from potstill.lab.stats import clopper_pearson
 
 DRAWS = 2000
 BASELINE_ALLOWED = 0.02
@@ -127,10 +128,11 @@ def alarmed(looks: Looks, found: HeldOut, *labels: str, only: np.ndarray | None 
 
 def count(hits: int, number: int) -> dict[str, Any]:
     """A share with its Clopper-Pearson 95 % interval."""
-    low = float(beta.ppf(0.025, hits, number - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, number - hits)) if hits < number else 1.0
-    share = hits / number if number else float("nan")
-    return {"hits": hits, "of": number, "share": round(share, 4), "interval": [round(low, 4), round(high, 4)]}
+    if number == 0:
+        return {"hits": 0, "of": 0, "share": float("nan"), "interval": [0.0, 1.0]}
+    found = clopper_pearson(hits, number)
+    interval = [round(found.low, 4), round(found.high, 4)]
+    return {"hits": hits, "of": number, "share": round(found.value, 4), "interval": interval}
 
 
 def delays(looks: Looks, found: HeldOut) -> dict[str, Any]:

@@ -57,8 +57,9 @@ class Looks:
 
 
 def read_looks(design: Design, only: set[str] | None = None, workers: int = 1) -> Looks:
-    """All labelled runs with at least eight evaluations; `only`: these names."""
-    facts = [one for one in json.loads((LABELLED / "index.json").read_text()) if only is None or one["name"] in only]
+    """Labelled runs with at least eight evaluations: those that may be fitted to, or those of these names."""
+    index = json.loads((LABELLED / "index.json").read_text())
+    facts = [one for one in index if (not one.get("test_only") if only is None else one["name"] in only)]
     with ProcessPoolExecutor(workers) as pool:
         found = [one for one in pool.map(read_run, facts, [design] * len(facts)) if one is not None]
     rows = [row for _, rows in found for row in rows]

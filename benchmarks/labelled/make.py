@@ -45,6 +45,7 @@ class World:
     changes: tuple[str, ...]
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
+    test_only: bool = False  # for trying a detector that was fitted to the other worlds
 
     def lab(self) -> HackingLab:
         arms, seeds = f"arms=[{', '.join(self.arms)}]", f"seeds={list(self.seeds)}"
@@ -62,6 +63,8 @@ SMALLER = (
 SPARSER = "evaluate_every_epochs=4"
 #: Half the prompts again, twice the epochs: as many steps, each row seen 96 times.
 FEW = ("distillation_prompts=128", "epochs=96", "evaluate_every_epochs=8")
+#: The setting of benchmarks/remedies, whose offline runs lie in the same place: --root runs/remedies.
+LONG = ("epochs=60",)
 WORLDS = (
     # The preset's own seeds: the setting was searched on them.
     World("pydoc-search", "pydoc", (), PRESET, (0, 1, 2)),
@@ -78,6 +81,9 @@ WORLDS = (
     # Made after the others, for the detector: more oracles with students large enough to be hacked.
     World("technical-more", "technical", ("prompts.corpus=technical", SPARSER), OFFLINE, (2, 3, 4)),
     World("prose", "prose", ("prompts.corpus=prose", SPARSER), OFFLINE, (0, 1, 2)),
+    # Made when the detector stood; it is never fitted to these, only tried on them (benchmarks/detector/fresh.py).
+    World("pydoc-long", "pydoc", LONG, ("offline", "oracle_as_teacher", "large_pool"), tuple(range(8, 16)), True),
+    World("prose-bpe", "prose-bpe", ("prompts.corpus=prose", BPE, SPARSER), OFFLINE, (0, 1), True),
 )
 
 
@@ -128,7 +134,8 @@ def extract(world: World, arm: Arm, seed: int, step: Step, root: Path) -> dict[s
         "corpus": lab.prompts.model_dump().get("corpus"),
         "tokenisation": lab.tokenisation.kind if lab.tokenisation else None,
         "source": PLANS[arm].source, "learning_rate": lab.learning_rate, "epochs": length_of(lab, arm)[0],
-        "steps_per_epoch": steps_per_epoch(lab), "student_hidden_size": lab.student.model_dump().get("hidden_size"),
+        "test_only": world.test_only, "steps_per_epoch": steps_per_epoch(lab),
+        "student_hidden_size": lab.student.model_dump().get("hidden_size"),
     }  # fmt: skip
     run = of_run(step.folder(root) / "run", facts)
     save(run, HERE / "runs" / f"{name}.npz")

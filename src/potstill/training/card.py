@@ -6,7 +6,8 @@ whoever gets the folder without the run can still tell how the student came to b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -14,11 +15,13 @@ import yaml
 from potstill.config.adapter import Adapter
 from potstill.config.run import Run
 from potstill.config.terms import AnyTerm
-from potstill.records import Verdict
+from potstill.records import DataPlan, Verdict
 
 
-def card(step: int, config: Run, provenance: Mapping[str, Any], verdict: Verdict) -> str:
-    """The text of README.md; `provenance` is the run's provenance.json."""
+def card(
+    step: int, config: Run, provenance: Mapping[str, Any], verdict: Verdict, plans: Sequence[DataPlan]
+) -> str:  # fmt: skip
+    """The text of README.md; `provenance` is the run's provenance.json, `plans` those that its checkpoint followed."""
     teacher, student = provenance["teacher"], provenance["student"]
     front: dict[str, Any] = {"library_name": "transformers", "tags": ["distillation", "potstill"]}
     if config.teacher.kind == "hub":  # only a hub id means anything to a reader elsewhere
@@ -34,7 +37,7 @@ def card(step: int, config: Run, provenance: Mapping[str, Any], verdict: Verdict
         f"## Lineage\n\n{_lineage(teacher, student, config)}\n\n"
         f"## Objective\n\n{objective}\n\nDivided by the number of "
         f"{'rows' if config.objective.normalise == 'sequence' else 'counted tokens'} of the step.\n\n"
-        f"## Data\n\n{_data(config, provenance)}\n\n"
+        f"## Data\n\n{_data(provenance, plans)}\n\n"
         f"## Terms\n\n{_terms(provenance)}\n\n"
         f"## Training\n\n{_training(config)}\n"
     )
@@ -75,13 +78,24 @@ def _term(term: AnyTerm) -> str:
     return f"{weight} x {term.name} on rows of {' and '.join(term.on)}{rule}"
 
 
-def _data(config: Run, provenance: Mapping[str, Any]) -> str:
+def _data(provenance: Mapping[str, Any], plans: Sequence[DataPlan]) -> str:
     rows = ", ".join(f"{count} {name}" for name, count in sorted(provenance["rows"].items()))
     prompts = provenance["prompts"]
     lines = [f"{prompts['train']} training prompts, {prompts['held_out']} held out", f"rows: {rows}"]
-    shares = ", ".join(f"{name} {share:g}" for name, share in config.source.fractions.items())
-    lines.append(f"share of every batch: {shares}")
+    lines.append(f"share of every batch: {_shares(plans[0])}")
+    for before, plan in pairwise(plans):
+        changed = [f"share of every batch: {_shares(plan)}"] if plan.fractions != before.fractions else []
+        for words, was, now in (
+            ("completions of each prompt", before.completions_per_prompt, plan.completions_per_prompt),
+            ("prompts", before.num_prompts, plan.num_prompts),
+        ):
+            changed += [f"{words}: {was} before, {now} then"] if was != now else []
+        lines.append(f"from step {plan.from_step} on ({plan.reason}): {'; '.join(changed) or 'nothing else'}")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _shares(plan: DataPlan) -> str:
+    return ", ".join(f"{name} {share:g}" for name, share in plan.fractions.items())
 
 
 def _terms(provenance: Mapping[str, Any]) -> str:

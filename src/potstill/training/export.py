@@ -15,7 +15,7 @@ from potstill.config.run import Run
 from potstill.diagnosis import diagnose
 from potstill.models.adapt import merged, save_adapter, trains_all
 from potstill.models.student import empty_twin
-from potstill.records import Verdict
+from potstill.records import DataPlan, Verdict
 from potstill.run_dir import RunDir, RunDirError
 from potstill.training.card import card
 from potstill.training.checkpoint import load
@@ -57,7 +57,7 @@ def export_student(
         student.generation_config = copy.deepcopy(models.student.generation_config)
     else:
         student, tokenizer, adapted = fresh_student(config)
-    load(run, step, student, None)
+    plans = [DataPlan(**plan) for plan in load(run, step, student, None)["plans"]]
     with run.building(folder) as building:
         if adapted is not None and config.training.adapter is not None:
             save_adapter(adapted, building / "adapter", config.training.adapter)
@@ -67,4 +67,5 @@ def export_student(
         student.config.dtype = dtype
         student.save_pretrained(building)
         tokenizer.save_pretrained(building)
-        (building / "README.md").write_text(card(step, config, run.read_json("provenance.json"), verdict))
+        text = card(step, config, run.read_json("provenance.json"), verdict, plans)
+        (building / "README.md").write_text(text)
