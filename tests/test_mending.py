@@ -107,7 +107,10 @@ def test_other_rows_feed_the_run_from_then_on(
 
 def test_references_can_be_the_remedy(make_run: Make) -> None:
     """The teacher's own text overfits here: few rows, many visits; references were never fed before."""
-    terms = [{"kind": "cross_entropy", "weight": 1.0, "on": ["teacher", "reference"]}]
+    terms = [
+        {"kind": "cross_entropy", "weight": 1.0, "on": ["teacher", "reference"]},
+        {"kind": "forward_kl", "weight": 0.001, "on": ["teacher"]},  # the teacher is asked of every row then
+    ]
     changes = {
         "source__fractions": {"teacher": 1.0}, "objective__terms": terms, "data__completions__per_prompt": 1,
         "training__optimiser": {"learning_rate": 5e-3, "schedule": {"kind": "constant"}},

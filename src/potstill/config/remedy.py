@@ -12,9 +12,6 @@ from potstill.config.source import Online
 
 RemedyName = Literal["more_completions_per_prompt", "online_mixture", "human_text", "more_prompts", "stop"]
 
-#: Remedies after which somebody samples: the teacher new offline rows, or the student fresh ones that it judges.
-ASKS_TEACHER = ("more_completions_per_prompt", "online_mixture", "more_prompts")
-
 
 class OnAlarm(Frozen):
     """Mending: a verdict that stands after an evaluation changes the data plan from the next step on, or ends the run.
@@ -85,8 +82,8 @@ class OnAlarm(Frozen):
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether a remedy may need the teacher's weights while the run goes on."""
-        return any(name in ASKS_TEACHER for name in self.remedies)
+        """Whether a remedy brings rows that the teacher has not judged: all do that do not end the run."""
+        return any(name != "stop" for name in self.remedies)
 
 
-__all__ = ["ASKS_TEACHER", "OnAlarm", "RemedyName"]
+__all__ = ["OnAlarm", "RemedyName"]

@@ -120,7 +120,7 @@ class Run(Frozen):
         if self.training.teacher_targets is not None and on_alarm.asks_teacher:
             raise ValueError(
                 "monitor.on_alarm has remedies that need the teacher for new rows, and training.teacher_targets holds "
-                "those of the first rows only; leave it out, or use the remedies human_text and stop"
+                "those of the first rows only; leave it out, or use the remedy stop"
             )
         how, fed = self.data.completions, self.source.fed
         offline = {"more_completions_per_prompt", "more_prompts"} & set(on_alarm.remedies)

@@ -37,6 +37,7 @@ from potstill.training.stages import held_out_sampling, load_models, load_prompt
 from potstill.training.watch import sample_held_out
 
 Needed = dict[str, Path]
+ANSWERS = 4  # that the oracle may give before it counts as silent
 
 
 def lab_of(facts: dict[str, Any]) -> HackingLab:
@@ -195,7 +196,7 @@ def make_held_out(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
 
 
 def make_references(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
-    """The prompts of distillation with an answer of the oracle each, in train.jsonl."""
+    """The prompts of distillation with an answer of the oracle each, its first that says something, in train.jsonl."""
     config = cell_config(facts, folder / "run", needed)
     models = load_models(config)
     prompts = load_prompts(config, models.tokenizer, models.teacher.is_encoder_decoder)
@@ -204,11 +205,14 @@ def make_references(facts: dict[str, Any], folder: Path, needed: Needed) -> None
     sampling, slots = held_out_sampling(config), lab_of(facts).slots
     with stopping() as stop, torch.no_grad(), Show(quiet=True).bars(lambda: stop.requested) as progress:
         found = answers(
-            RunDir(folder), "train-oracle", models.oracle, device, asker, prompts.train, 1, sampling, slots, progress
-        )
+            RunDir(folder), "train-oracle", models.oracle, device, asker, prompts.train, ANSWERS, sampling, slots,
+            progress,
+        )  # fmt: skip
     if found is None:
         raise Stopped("stopped while sampling; what was sampled is kept", stop.signal_number)
-    texts = {completion.prompt_id: completion.text for completion in found}
+    texts = {one.prompt_id: one.text for one in sorted(found, key=lambda c: -c.index) if one.text.strip()}
+    if silent := [p.id for p in prompts.train if p.id not in texts]:
+        raise LabError(f"the oracle said nothing to {len(silent)} prompts, asked {ANSWERS} times (first: {silent[0]})")
     write_prompts(folder / "train.jsonl", [replace(p, reference=texts[p.id]) for p in prompts.train])
 
 
