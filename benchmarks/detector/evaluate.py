@@ -132,7 +132,7 @@ def count(hits: int, number: int) -> dict[str, Any]:
         return {"hits": 0, "of": 0, "share": float("nan"), "interval": [0.0, 1.0]}
     found = clopper_pearson(hits, number)
     interval = [round(found.low, 4), round(found.high, 4)]
-    return {"hits": hits, "of": number, "share": round(found.value, 4), "interval": interval}
+    return {"hits": hits, "of": number, "share": round(found.mean, 4), "interval": interval}
 
 
 def delays(looks: Looks, found: HeldOut) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def measure(experiment: Experiment, arm: Arm, seeds: Sequence[int], root: Path, 
     for name in ("recovered", "recovered_late", "below_best", "below_offline"):
         values = [row[name] for row in rows.values()]
         estimate = paired(values) if len(values) > 1 else None
-        answer[name] = None if estimate is None else [estimate.value, estimate.low, estimate.high]
+        answer[name] = None if estimate is None else estimate.as_list()
     answer["significantly_below_best"] = sum(row["below_best_interval"][1] < 0 for row in rows.values())
     answer["samples_share"] = float(np.mean([row["samples_share"] for row in rows.values()]))
     return answer
@@ -123,7 +123,7 @@ def measure(experiment: Experiment, arm: Arm, seeds: Sequence[int], root: Path, 
 
 def one(experiment: Experiment, arm: Arm, seed: int, root: Path, lab: HackingLab) -> dict[str, Any]:
     """One seed: golden of offline, online and mended at the end, and what the remedy cost."""
-    golden = {name: read_curves(run_of(experiment, name, seed, root))["golden"]  # type: ignore[arg-type]
+    golden = {name: read_curves(run_of(experiment, name, seed, root))["golden"]
               for name in ("offline", "online_student", arm)}  # fmt: skip
     means = {name: curve.sums.mean(1) for name, curve in golden.items()}
     offline, online, mended = means["offline"], means["online_student"], means[arm]
