@@ -26,7 +26,7 @@ FROZEN = {
     "distil": "(config, *overrides, show=None)",
     "open_run": "(path)",
     "load_run": "(path, overrides=())",
-    "diagnose": "(source, *, golden_kind=None, looks=1)",
+    "diagnose": "(source, *, golden_kind=None, looks=1, mapping=None)",
     "Run": "(path)",
     "Run.config": "property",
     "Run.curves": "(self)",

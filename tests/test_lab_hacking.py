@@ -57,7 +57,7 @@ def test_every_arm_of_every_preset_is_a_valid_run(name: str, tmp_path: Path) -> 
     assert set(PLANS) == set(ARMS)
     for arm in ARMS:
         models: dict[str, Any] = {role: tmp_path / role for role in ("oracle", "teacher", "student")}
-        config = parse_run(run_tree(lab, arm, 1, tmp_path / "run", models, tmp_path))
+        config = parse_run(run_tree(lab, arm, 1, tmp_path / "run", models, tmp_path, tmp_path / "asked.jsonl"))
         assert config.training.steps == round(length_of(lab, arm)[0] * steps_per_epoch(lab))
         assert config.oracle is not None and config.training.optimiser.schedule.kind == "constant"
 

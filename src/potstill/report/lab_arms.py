@@ -65,9 +65,9 @@ LOOKS = {
     "small_teacher": Look("small teacher", BLUE, "star-diamond"),
     "small_student": Look("small student", GREEN, "hexagram"),
     "overtrained_teacher": Look("overtrained teacher", PINK, "diamond-wide"),
-    "mended_completions": Look("mended: more completions", GREEN, "hourglass"),
-    "mended_mixture_10": Look("mended: 10 % online student", PURPLE, "x"),
-    "mended_mixture": Look("mended: online student, same cost", BLUE, "cross"),
+    "mended_completions": Look("mended: more completions", GREEN, "hourglass", "dash"),
+    "mended_mixture_10": Look("mended: 10 % online student", PURPLE, "circle-x"),
+    "mended_mixture": Look("mended: online student, same cost", BLUE, "circle-cross"),
     "mended_human": Look("mended: 10 % human text", PINK, "star"),
     "mended_prompts": Look("mended: more prompts", CYAN, "pentagon"),
 }
