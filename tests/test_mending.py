@@ -138,8 +138,15 @@ def test_when_nothing_can_be_had_the_run_goes_on_as_it_is(make_run: Make) -> Non
     assert run.evaluation_steps()[-1] == 120 and len(events(run, "data plan")) == 1
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-@pytest.mark.parametrize("share", [None, 0.25])
+@pytest.mark.parametrize(
+    ("place", "share"),
+    [
+        ("before", None),
+        ("after", 0.25),
+        pytest.param("after", None, marks=pytest.mark.slow),
+        pytest.param("before", 0.25, marks=pytest.mark.slow),
+    ],
+)
 def test_sigkill_around_the_change_ends_with_the_same_bytes(
     make_run: Make, tmp_path: Path, place: str, share: float | None
 ) -> None:
