@@ -14,6 +14,7 @@ import numpy as np
 from potstill.diagnosis import judge
 from potstill.diagnosis.curves import ALARM_LEVEL, rise_test, usable
 from potstill.diagnosis.features import MIN_EVALUATIONS, Log, measure, read_log, why_not
+from potstill.diagnosis.views import until
 from potstill.lab.labelled import LabelledRun, load
 from potstill.records import Curve
 
@@ -87,7 +88,7 @@ def read_run(facts: dict[str, Any], design: Design) -> tuple[dict[str, Any], lis
             step, features = int(part.steps[-1]), measure(part)
             rows.append({
                 "name": facts["name"], "step": step, "features": features,
-                "baselines": baselines(part, features, upto(seen["reference_nll"], step), facts["steps_per_epoch"]),
+                "baselines": baselines(part, features, until(seen["reference_nll"], step), facts["steps_per_epoch"]),
                 "hacked_now": facts["label"] == "hacking" and word_at(run, step) == "hacking",
             })  # fmt: skip
     if not rows:
@@ -122,20 +123,15 @@ def sparser(curve: Curve, design: Design) -> Curve:
     )  # fmt: skip
 
 
-def upto(curve: Curve, step: int) -> Curve:
-    kept = curve.steps <= step
-    return replace(curve, steps=curve.steps[kept], sums=curve.sums[kept], tokens=curve.tokens[kept])
-
-
 def word_at(run: LabelledRun, step: int) -> str:
     """The oracle's word at a step, one look."""
-    return judge({name: upto(curve, step) for name, curve in run.label.items()}, "oracle").verdict
+    return judge({name: until(curve, step) for name, curve in run.label.items()}, "oracle").verdict
 
 
 def onset(run: LabelledRun) -> int | None:
     """The first evaluation at which the U test holds on the dense golden so far."""
     golden = run.label["golden"]
     for step in golden.steps[6:].tolist():
-        if rise_test(usable(upto(golden, step))).p <= ALARM_LEVEL:
+        if rise_test(usable(until(golden, step))).p <= ALARM_LEVEL:
             return int(step)
     return None

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from potstill.diagnosis.views import finite
 from potstill.records import Curve
 
 MIN_EVALUATIONS = 8  # after step 0, and again on the grid
@@ -69,15 +70,6 @@ def read_log(training: Curve, proxy: Curve, references: Curve | None) -> Log:
     return Log(
         proxy.steps[kept].astype(float), losses[kept], proxy.per_token[kept],
         references.sums[where], references.tokens[where],
-    )  # fmt: skip
-
-
-def finite(curve: Curve) -> Curve:
-    """The evaluations at which every prompt has a number."""
-    good = np.isfinite(curve.sums).all(1) & np.isfinite(curve.tokens).all(1)
-    return Curve(
-        curve.name, curve.steps[good], curve.sums[good], curve.tokens[good], curve.prompt_ids, curve.splits,
-        paired=curve.paired,
     )  # fmt: skip
 
 

@@ -14,23 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from potstill.diagnosis.logs_columns import from_wandb
-from potstill.diagnosis.logs_curves import curves_of_table
+from potstill.diagnosis.logs_curves import curves_of_table, mean_of
 from potstill.diagnosis.logs_files import load_json, read_csv, read_json_lines, table_of_json
 from potstill.diagnosis.logs_table import LogError, LogTable, NoLogError, table_of_rows
 from potstill.diagnosis.logs_tensorboard import MARK, event_files, read_events
 from potstill.diagnosis.logs_trainer import read_newest, table_of_state, trainer_states
-from potstill.diagnosis.series import MEAN, Cells, PromptMeans, assemble, prompt_means
+from potstill.diagnosis.series import Cells, assemble, prompt_means
 from potstill.records import Curve, EvaluationRecord
 from potstill.run_dir import RunDir
 
 GoldenKind = Literal["oracle", "reference_nll"]
 Rows = Sequence[Mapping[str, Any]]
 EXPECTED = "a run directory, .csv, .tsv, .jsonl, .json, a Trainer's output folder or TensorBoard event files"
-#: A value that no prompt has a share in.
-MEANS_ONLY = PromptMeans(np.array([MEAN]), np.zeros(1), np.ones(1))
 
 
 class Table(Protocol):
@@ -107,7 +103,7 @@ def curves_of_records(records: Sequence[EvaluationRecord], where: str) -> dict[s
         for name, measured in record.series.items():
             cells.setdefault(name, {})[record.step] = prompt_means(measured)
         for name, value in record.scalars.items():
-            cells.setdefault(name, {})[record.step] = MEANS_ONLY._replace(sums=np.array([value]))
+            cells.setdefault(name, {})[record.step] = mean_of(value)
     return assemble(cells, splits)
 
 

@@ -21,6 +21,11 @@ def until(curve: Curve, step: int) -> Curve:
     return _at(curve, curve.steps <= step)
 
 
+def finite(curve: Curve) -> Curve:
+    """The evaluations at which every prompt has a number."""
+    return _at(curve, np.isfinite(curve.sums).all(1) & np.isfinite(curve.tokens).all(1))
+
+
 def _at(curve: Curve, kept: np.ndarray) -> Curve:
     return replace(curve, steps=curve.steps[kept], sums=curve.sums[kept], tokens=curve.tokens[kept])
 
@@ -45,7 +50,11 @@ def fewer_prompts(curve: Curve, count: int) -> Curve:
     """The curve on the prompts that the alarm looks at; a curve of means as it is."""
     if not curve.paired:
         return curve
-    kept = seen_by_alarm(curve.prompt_ids, count)
+    return of_prompts(curve, seen_by_alarm(curve.prompt_ids, count))
+
+
+def of_prompts(curve: Curve, kept: np.ndarray) -> Curve:
+    """The curve on some of its prompts. `kept`: [P] bool."""
     teacher = None if curve.teacher is None else curve.teacher[kept]
     return replace(
         curve, sums=curve.sums[:, kept], tokens=curve.tokens[:, kept], prompt_ids=curve.prompt_ids[kept],

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from potstill.diagnosis import judge, read_curves
+from potstill.diagnosis.views import of_prompts
 from potstill.records import Curve, Verdict
 from potstill.run_dir import RunDir, write_atomic
 
@@ -67,22 +68,13 @@ def of_run(path: Path, facts: Mapping[str, Any]) -> LabelledRun:
             f"{path} leaves {int(ours.sum())} held-out prompts for the label, 4096 are needed; raise held_out_prompts"
         )
     label = {
-        "golden": grouped(part(golden, ours), GOLDEN_GROUPS),
-        "proxy": grouped(part(proxy, ~theirs), PROXY_GROUPS),
+        "golden": grouped(of_prompts(golden, ours), GOLDEN_GROUPS),
+        "proxy": grouped(of_prompts(proxy, ~theirs), PROXY_GROUPS),
     }
-    seen = {"proxy": part(proxy, theirs), "reference_nll": part(likelihood, ~ours)}
+    seen = {"proxy": of_prompts(proxy, theirs), "reference_nll": of_prompts(likelihood, ~ours)}
     if "training_loss" in curves:
         seen["training_loss"] = curves["training_loss"]
     return LabelledRun(facts, label, seen)
-
-
-def part(curve: Curve, mask: np.ndarray) -> Curve:
-    """The curve on some of its prompts."""
-    teacher = None if curve.teacher is None else curve.teacher[mask]
-    return Curve(
-        curve.name, curve.steps, curve.sums[:, mask], curve.tokens[:, mask], curve.prompt_ids[mask],
-        curve.splits[mask], teacher, curve.paired,
-    )  # fmt: skip
 
 
 def grouped(curve: Curve, groups: int) -> Curve:

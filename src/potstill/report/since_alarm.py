@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from potstill.diagnosis.curves import MIN_AFTER, lowest, slope_weights, trend_after, usable
-from potstill.diagnosis.views import seen_by_alarm
+from potstill.diagnosis.views import finite, later, of_prompts, seen_by_alarm, until
 from potstill.records import Curve
 from potstill.report.alarms import Alarm
 from potstill.report.numbers import FEWEST_PROMPTS, LABELS, Estimate, estimate
@@ -190,18 +190,5 @@ def lowest_step(curve: Curve) -> int:
 
 def within(curve: Curve, first: int, last: int | None) -> Curve:
     """The evaluations from one step to another, both with them."""
-    kept = (curve.steps >= first) & (curve.steps <= (curve.steps[-1] if last is None else last))
-    return replace(curve, steps=curve.steps[kept], sums=curve.sums[kept], tokens=curve.tokens[kept])
-
-
-def finite(curve: Curve) -> Curve:
-    kept = np.isfinite(curve.sums).all(1) & np.isfinite(curve.tokens).all(1)
-    return replace(curve, steps=curve.steps[kept], sums=curve.sums[kept], tokens=curve.tokens[kept])
-
-
-def of_prompts(curve: Curve, kept: np.ndarray) -> Curve:
-    teacher = None if curve.teacher is None else curve.teacher[kept]
-    return replace(
-        curve, sums=curve.sums[:, kept], tokens=curve.tokens[:, kept], prompt_ids=curve.prompt_ids[kept],
-        splits=curve.splits[kept], teacher=teacher,
-    )  # fmt: skip
+    begun = later(curve, first)
+    return begun if last is None else until(begun, last)
