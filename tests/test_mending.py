@@ -67,7 +67,9 @@ def test_more_completions_are_sampled_and_fed_from_the_next_step_on(make_run: Ma
     assert run.evaluation_steps()[-1] == 120
     exported, text = events(run, "finished")[0]["exported_step"], (run.file("student") / "README.md").read_text()
     followed = exported >= step
-    assert ("completions of each prompt: 2 before, 5 then" in text) == followed, "the card tells what it was fed with"
+    assert ("completions of each prompt: 2 \N{RIGHTWARDS ARROW} 5" in text) == followed, (
+        "the card tells what it was fed with"
+    )
 
 
 @pytest.mark.parametrize(

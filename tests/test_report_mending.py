@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from test_report import HOSTILE, embedded, measured_curve, without_plotly
 
+from potstill.diagnosis.plans import plan_changes
 from potstill.diagnosis.views import fewer_prompts, seen_by_alarm
 from potstill.records import Curve, EvaluationRecord, Measured
 from potstill.report import write_comparison, write_report
 from potstill.report.alarm_words import findings, summaries
-from potstill.report.alarms import Alarm, plan_changes, read_alarms
+from potstill.report.alarms import Alarm, read_alarms
 from potstill.report.reading import read
 from potstill.report.since_alarm import Since, since_alarms
 from potstill.run_dir import RunDir, append_lines

@@ -11,18 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from potstill.diagnosis.plans import plan_changes
 from potstill.report.feeding import describe_feeding
 from potstill.run_dir import RunDir
-
-ARROW = "\N{RIGHTWARDS ARROW}"
-STREAMS = {
-    "teacher": "the teacher's answers",
-    "reference": "references",
-    "corpus": "corpus text",
-    "online_teacher": "the teacher's fresh answers",
-    "online_student": "the student's own answers",
-    "replay": "the student's kept answers",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,27 +115,6 @@ def _told(events: Told, plans: Mapping[int, Mapping[str, Any]], last_step: int, 
         rows=rows,
         ended=events["step"] == last_step and (stopped is not None or (remedy is not None and plan is None)),
     )
-
-
-def plan_changes(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a data plan changes, in words; all that it says where the plan before is not known."""
-    said = []
-    for key, label in (("completions_per_prompt", "completions of each prompt"), ("num_prompts", "prompts in use")):
-        old, new = None if before is None else before[key], after[key]
-        if old != new:
-            said.append(f"{label}: {new:,}" if old is None else f"{label}: {old:,} {ARROW} {new:,}")
-    shares = {} if before is None else before["fractions"]
-    for stream in dict.fromkeys([*shares, *after["fractions"]]):
-        old, new = shares.get(stream, 0.0), after["fractions"].get(stream, 0.0)
-        if abs(old - new) > 1e-9:
-            label = f"{STREAMS.get(stream, stream.replace('_', ' '))} in every batch"
-            said.append(f"{label}: {_percent(new)}" if before is None else
-                        f"{label}: {_percent(old)} {ARROW} {_percent(new)}")  # fmt: skip
-    return tuple(said)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
 
 
 def _without_repeats(told: Sequence[Alarm]) -> tuple[Alarm, ...]:

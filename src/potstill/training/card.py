@@ -7,6 +7,7 @@ whoever gets the folder without the run can still tell how the student came to b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from potstill.config.adapter import Adapter
 from potstill.config.run import Run
 from potstill.config.terms import AnyTerm
+from potstill.diagnosis.plans import plan_changes
 from potstill.records import DataPlan, Verdict
 
 
@@ -84,12 +86,7 @@ def _data(provenance: Mapping[str, Any], plans: Sequence[DataPlan]) -> str:
     lines = [f"{prompts['train']} training prompts, {prompts['held_out']} held out", f"rows: {rows}"]
     lines.append(f"share of every batch: {_shares(plans[0])}")
     for before, plan in pairwise(plans):
-        changed = [f"share of every batch: {_shares(plan)}"] if plan.fractions != before.fractions else []
-        for words, was, now in (
-            ("completions of each prompt", before.completions_per_prompt, plan.completions_per_prompt),
-            ("prompts", before.num_prompts, plan.num_prompts),
-        ):
-            changed += [f"{words}: {was} before, {now} then"] if was != now else []
+        changed = plan_changes(asdict(before), asdict(plan))
         lines.append(f"from step {plan.from_step} on ({plan.reason}): {'; '.join(changed) or 'nothing else'}")
     return "\n".join(f"- {line}" for line in lines)
 

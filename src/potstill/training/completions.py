@@ -145,14 +145,7 @@ def training_completions(
     asked_for = [p for p in prompts.train if p.id in chosen]
     per_prompt = max(plan.completions_per_prompt for plan in plans)
     asker = Asker.of(config, models, prompts)
-
-    def sampler(stream: str) -> LocalSampler:
-        return local_sampler(models.teacher, device, how.sampling, config.seed, stream, how.batch_rows)
-
-    def keep(name: str, generator: Generator, requests: Sequence[Request]) -> list[Completion] | None:
-        return sample(run, name, generator, requests, progress)
-
-    found = in_turns(TRAINING, asker, asked_for, per_prompt, sampler, keep)
+    found = offline_answers(run, config, how, models.teacher, device, asker, asked_for, per_prompt, progress)
     if found is None or how.rejection is None:
         return None if found is None else Answers(found)
     judge = partial(local_judge, models.teacher, device, asker, how.batch_rows)
@@ -170,6 +163,21 @@ def training_completions(
             "verifier's `answer` rules against some completions."
         )
     return Answers(survivors.completions, survivors.references, tuple(survivors.lines))
+
+
+def offline_answers(
+    run: RunDir, config: Run, how: SampledCompletions, teacher: Loaded, device: torch.device, asker: Asker,
+    prompts: Sequence[Prompt], per_prompt: int, progress: Progress,
+) -> list[Completion] | None:  # fmt: skip
+    """The teacher's offline completions of these prompts, what is on disk read and the rest sampled; None: stopped."""
+
+    def sampler(stream: str) -> LocalSampler:
+        return local_sampler(teacher, device, how.sampling, config.seed, stream, how.batch_rows)
+
+    def keep(name: str, generator: Generator, requests: Sequence[Request]) -> list[Completion] | None:
+        return sample(run, name, generator, requests, progress)
+
+    return in_turns(TRAINING, asker, prompts, per_prompt, sampler, keep)
 
 
 def in_turns(

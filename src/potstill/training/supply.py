@@ -13,12 +13,11 @@ import torch
 
 from potstill.config.data import SampledCompletions
 from potstill.data.collate import Row
-from potstill.generation.base import Generator, Request
 from potstill.records import Completion, DataPlan
 from potstill.sources.base import FRESH
 from potstill.sources.catalog import Known
 from potstill.teachers import LocalTeacher, Teacher
-from potstill.training.completions import TRAINING, in_turns, local_sampler, sample
+from potstill.training.completions import offline_answers
 from potstill.training.feeding import Feeder
 from potstill.training.loop import precision
 from potstill.training.parallel import barrier
@@ -55,18 +54,13 @@ def _sample(feeder: Feeder, plan: DataPlan, show: Show, stop: Stop) -> list[Comp
     config, how, world = feeder.config, feeder.config.data.completions, feeder.world
     assert isinstance(how, SampledCompletions)
     prompts = [feeder.by_id[name] for name in feeder.source.catalog.chosen_prompts(plan)]
-
-    def sampler(stream: str) -> Generator:
-        return local_sampler(feeder.models.teacher, world.device, how.sampling, config.seed, stream, how.batch_rows)
-
     if not world.leads:
         barrier(world)
     with show.bars(lambda: stop.requested) as progress:
-
-        def keep(name: str, generator: Generator, requests: Sequence[Request]) -> list[Completion] | None:
-            return sample(feeder.run, name, generator, requests, progress)
-
-        found = in_turns(TRAINING, feeder.asker, prompts, plan.completions_per_prompt, sampler, keep)
+        found = offline_answers(
+            feeder.run, config, how, feeder.models.teacher, world.device, feeder.asker, prompts,
+            plan.completions_per_prompt, progress,
+        )  # fmt: skip
     if found is None:
         raise Stopped("stopped while sampling for a remedy; what was sampled is kept", stop.signal_number)
     if world.leads:
