@@ -22,7 +22,8 @@ from potstill.lab.arms import PLANS, length_of, run_tree, steps_per_epoch
 from potstill.lab.cells import Cell
 from potstill.lab.conducting import PRESETS, conduct, preset_path
 from potstill.lab.hacking import Experiment
-from potstill.lab.models import make_model, make_tokenizer
+from potstill.lab.models import make_model
+from potstill.data.train_tokenizer import train_tokenizer
 from potstill.lab.oracle import train_on_text
 from potstill.lab.pools import LabError, pools, read_text
 from potstill.lab.steps import Step, in_order
@@ -105,7 +106,7 @@ def test_tokenizers_give_back_the_text_and_the_oracle_learns_it(how: str) -> Non
     assert lab.prompts.kind == "windows" and lab.tokenisation is not None and lab.oracle_training is not None
     assert lab.oracle.kind == "tiny"
     text = read_text(lab.prompts)
-    tokenizer = make_tokenizer(lab.tokenisation, text)
+    tokenizer = train_tokenizer(lab.tokenisation, [text])
     ids = tokenizer(text[:500])["input_ids"]
     assert tokenizer.decode(ids) == text[:500]
     model = make_model(lab.oracle, len(tokenizer), 24, 0)

@@ -19,10 +19,11 @@ import torch
 from potstill.config import parse_run
 from potstill.config.lab import FineTuning, HackingLab, TinyModel
 from potstill.config.run import Run
+from potstill.data.train_tokenizer import train_tokenizer
 from potstill.diagnosis import read_curves
 from potstill.lab.arms import length_of, prompt_file, run_tree, source, steps_per_epoch
 from potstill.lab.cells import cell_of_run
-from potstill.lab.models import make_model, make_tokenizer
+from potstill.lab.models import make_model
 from potstill.lab.oracle import train_on_text
 from potstill.lab.pools import LabError, pools, read_text, write_prompts
 from potstill.run_dir import RunDir, write_atomic
@@ -50,7 +51,7 @@ def make_oracle(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
     assert isinstance(lab.oracle, TinyModel) and lab.oracle_training is not None and lab.tokenisation is not None
     assert lab.prompts.kind == "windows"
     text = read_text(lab.prompts)
-    tokenizer = make_tokenizer(lab.tokenisation, text)
+    tokenizer = train_tokenizer(lab.tokenisation, [text])
     pieces = text.split("\n\n")  # documents, or paragraphs: an oracle must know how to end
     encoded = tokenizer(pieces)["input_ids"]
     ids = np.concatenate([np.array([*piece, tokenizer.eos_token_id], dtype=np.int32) for piece in encoded])
