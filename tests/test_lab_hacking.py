@@ -22,7 +22,7 @@ from potstill.lab.arms import PLANS, length_of, run_tree, steps_per_epoch
 from potstill.lab.cells import Cell
 from potstill.lab.conducting import PRESETS, conduct, preset_path
 from potstill.lab.hacking import Experiment
-from potstill.lab.models import make_model
+from potstill.models.shapes import make_model
 from potstill.data.train_tokenizer import train_tokenizer
 from potstill.lab.oracle import train_on_text
 from potstill.lab.pools import LabError, pools, read_text

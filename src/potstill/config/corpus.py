@@ -39,6 +39,8 @@ class HubText(Frozen):
     """Column that holds a document's text."""
     documents: int | None = Field(default=None, ge=1)
     """The first so many; null: all."""
+    on_broken: Literal["refuse", "skip"] = "refuse"
+    """What to do with a row that holds no text: refuse the corpus, or leave it out and say so."""
 
 
 class GeneratedText(Frozen):
@@ -69,7 +71,7 @@ class CorpusConfig(Frozen):
     held_out: float | tuple[TextSource, ...] = 0.02
     """The share of the training documents that is set aside, chosen by a hash of each text; or documents of
     their own. It is the in-domain set."""
-    out_of_domain: dict[str, tuple[TextSource, ...]] = {}
+    out_of_domain: dict[str, tuple[TextSource, ...]] = Field(default={})
     """Sets that are only measured on, by name."""
     tokenizer: Annotated[Bpe | Characters | FolderTokenizer, Field(discriminator="kind")]
     """Trained on the training documents, or taken from a folder."""

@@ -10,7 +10,7 @@ from potstill.config.base import Frozen
 from potstill.config.data import Prompts
 from potstill.config.model import FolderModel, GgufModel, HubModel, LayersStudent, LoadedStudent
 
-Corpus = Literal["pydoc", "prose", "technical", "grammar"]
+Corpus = Literal["pydoc", "prose", "technical", "grammar", "docstrings"]
 
 Arm = Literal[
     "offline", "oracle_as_teacher", "online_teacher", "online_student",

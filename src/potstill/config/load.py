@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from potstill.config.corpus import CorpusConfig
 from potstill.config.generate import Generate
 from potstill.config.lab import HackingLab
+from potstill.config.pretraining import PretrainingLab
 from potstill.config.run import Run
 
 Tree = TypeVar("Tree", bound=BaseModel)
@@ -73,6 +75,22 @@ def load_hacking_lab(path: str | Path, overrides: Sequence[str] = ()) -> Hacking
     for override in overrides:
         _apply(tree, override)
     return _parse(HackingLab, tree, str(path))
+
+
+def load_corpus(path: str | Path, overrides: Sequence[str] = ()) -> CorpusConfig:
+    """The same for what `potstill corpus` makes."""
+    tree = read_tree(path)
+    for override in overrides:
+        _apply(tree, override)
+    return _parse(CorpusConfig, tree, str(path))
+
+
+def load_pretraining_lab(path: str | Path, overrides: Sequence[str] = ()) -> PretrainingLab:
+    """The same for a setting of `potstill lab pretraining`."""
+    tree = read_tree(path)
+    for override in overrides:
+        _apply(tree, override)
+    return _parse(PretrainingLab, tree, str(path))
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -52,6 +52,12 @@ class Row:
     def num_counted(self) -> int:
         """A decoder's first token has nothing before it and is never predicted."""
         return len(self.answer) + sum(self.prompt_counted[1:])
+
+
+class Rows(Protocol):
+    """Rows by number: a list, a mapping, or pieces of a corpus."""
+
+    def __getitem__(self, number: int, /) -> Row: ...
 
 
 @dataclass(frozen=True, slots=True)

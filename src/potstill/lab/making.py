@@ -23,9 +23,9 @@ from potstill.data.train_tokenizer import train_tokenizer
 from potstill.diagnosis import read_curves
 from potstill.lab.arms import length_of, prompt_file, run_tree, source, steps_per_epoch
 from potstill.lab.cells import cell_of_run
-from potstill.lab.models import make_model
 from potstill.lab.oracle import train_on_text
 from potstill.lab.pools import LabError, pools, read_text, write_prompts
+from potstill.models.shapes import make_model
 from potstill.run_dir import RunDir, write_atomic
 from potstill.training.completions import Asker, answers
 from potstill.training.distil import distil

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from potstill.batch import TokenBatch
 from potstill.config.source import WRITTEN_BY
 from potstill.config.training import Training
-from potstill.data.collate import Layout, Row, collate
+from potstill.data.collate import Layout, Rows, collate
 from potstill.losses.objective import Objective
 from potstill.sources.base import Planned, Source
 from potstill.teachers import Teacher
@@ -37,7 +37,7 @@ class Trainer:
     optimiser: torch.optim.Optimizer
     objective: Objective
     source: Source
-    rows: Mapping[int, Row] | Sequence[Row]
+    rows: Rows
     layout: Layout
     teacher: Teacher | None
     config: Training

@@ -28,16 +28,16 @@ class Show:
         if not self.quiet:
             self.console.print(text)
 
-    def bar(self, what: str, total: int, done: int = 0) -> Bar:
+    def bar(self, what: str, total: int | None, done: int = 0) -> Bar:
         return Bar(self, what, total, done)
 
     @contextmanager
-    def bars(self, asked_to_stop: Callable[[], bool]) -> Iterator[Callable[[str, int, int, int], bool]]:
+    def bars(self, asked_to_stop: Callable[[], bool]) -> Iterator[Callable[[str, int | None, int, int], bool]]:
         """A function that is told (what, total, units, tokens) and draws a bar for each `what`; it says whether
         to stop. The first call for a `what` tells what is done already."""
         made: dict[str, Bar] = {}
 
-        def progress(what: str, total: int, units: int, tokens: int) -> bool:
+        def progress(what: str, total: int | None, units: int, tokens: int) -> bool:
             if what not in made:
                 made[what] = self.bar(what, total, units).__enter__()
             else:
@@ -52,9 +52,9 @@ class Show:
 
 
 class Bar:
-    """Progress of one stage, in `total` units, with a rate in tokens per second."""
+    """Progress of one stage, in `total` units (None: nobody knows), with a rate in tokens per second."""
 
-    def __init__(self, show: Show, what: str, total: int, done: int):
+    def __init__(self, show: Show, what: str, total: int | None, done: int):
         self.show, self.what, self.total, self.done = show, what, total, done
         self.tokens, self.started, self._first = 0, time.perf_counter(), done
         self._spoke = self.started
@@ -97,9 +97,12 @@ class Bar:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=self.done, note=text)
             return
-        last = self.done >= self.total
+        last = self.total is not None and self.done >= self.total
         if self.show.quiet or (time.perf_counter() - self._spoke < PLAIN_SECONDS and not last):
             return
         self._spoke = time.perf_counter()
+        if self.total is None:
+            self.show.say(f"{self.what} {self.done}  {text}")
+            return
         left = passed / max(1, self.done - self._first) * (self.total - self.done)
         self.show.say(f"{self.what} {self.done}/{self.total}  {text}  {left:,.0f} s left")

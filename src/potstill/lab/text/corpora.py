@@ -1,4 +1,4 @@
-"""Documents of four kinds by name and seed, and texts of a given length made of them."""
+"""Documents of five kinds by name and seed, and texts of a given length made of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Literal, get_args
 
-from potstill.lab.text import pydoc
+from potstill.lab.text import docstrings, pydoc
 from potstill.lab.text.grammar import paragraph
 from potstill.lab.text.prose import piece
 from potstill.lab.text.technical import manual
 
-CorpusName = Literal["pydoc", "prose", "technical", "grammar"]
+CorpusName = Literal["pydoc", "prose", "technical", "grammar", "docstrings"]
 Part = Literal["all", "train", "held_out"]
 CORPORA: tuple[CorpusName, ...] = get_args(CorpusName)
 #: Which share of the documents is held out, whatever the seed.
@@ -23,7 +23,7 @@ _MAKERS: dict[str, Callable[[int, int], str]] = {"prose": piece, "technical": ma
 
 
 def documents(name: CorpusName, seed: int) -> Iterator[str]:
-    """The documents of a corpus, without end; those of pydoc end, and their seed sets the order alone.
+    """The documents of a corpus, without end; those of pydoc and docstrings end, and their seed sets the order alone.
 
     Document number i depends on name, seed and i, on nothing else. Printable ASCII and newlines. Raises ValueError
     for an unknown name.
@@ -32,6 +32,8 @@ def documents(name: CorpusName, seed: int) -> Iterator[str]:
         raise ValueError(f"expected one of {', '.join(CORPORA)}, found {name!r}")
     if name == "pydoc":
         return iter(pydoc.shuffled(seed))
+    if name == "docstrings":
+        return docstrings.shuffled(seed)
     maker = _MAKERS[name]
     return (maker(seed, index) for index in count())
 
@@ -45,7 +47,7 @@ def held_out(document: str) -> bool:
 def corpus(name: CorpusName, seed: int, num_chars: int, part: Part = "all") -> str:
     """Whole documents of one part, a blank line between them, until there are at least `num_chars` characters.
 
-    Raises ValueError where the corpus has less than that, as pydoc may, and for unknown names.
+    Raises ValueError where the corpus has less than that, as pydoc and docstrings may, and for unknown names.
     """
     if part not in get_args(Part):
         raise ValueError(f"expected part to be one of {', '.join(get_args(Part))}, found {part!r}")

@@ -27,6 +27,16 @@
     }
   }
 
+  // A list that steers a group of figures: each has one version of its data for every entry.
+  for (const list of document.querySelectorAll("select[data-steers]")) {
+    list.addEventListener("change", () => {
+      for (const place of document.querySelectorAll(".plot[data-group]")) {
+        if (place.dataset.group === list.dataset.steers) place.dataset.figure = `${place.dataset.stem}-${list.value}`;
+      }
+      draw();
+    });
+  }
+
   draw();
   dark.addEventListener("change", draw);
 })();
