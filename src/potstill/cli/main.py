@@ -126,6 +126,31 @@ def chat(
     chat_verb(run, prompt, sampling_temperature, max_new_tokens)
 
 
+@app.command()
+def plan(
+    results: Annotated[
+        Path, typer.Argument(help="results.json of `potstill lab pretraining`, its folder, or its laws alone.")
+    ],
+    student: Annotated[str, typer.Option(help="A size of the lab by name, or a number of parameters, such as 0.9M.")],
+    tokens: Annotated[str, typer.Option(help="What the student reads, such as 20M.")],
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PARAMS,TOKENS[,LOSS]",
+            help="A teacher at hand, or one of the results by id. Repeat. Default: all of the results.",
+        ),
+    ] = None,
+    by: Annotated[str, typer.Option(help="What decides: held_out, out-of-domain or downstream.")] = "held_out",
+    train_teacher: Annotated[bool, typer.Option("--train-teacher", help="Count the teacher's training too.")] = False,
+    unique_tokens: Annotated[str | None, typer.Option(help="How much fresh text there is, such as 100M.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Distil or train plainly? With which teacher and weight, and how sure, from a pretraining lab's laws."""
+    from potstill.cli.plan import plan_verb
+
+    plan_verb(results, student, tokens, teacher or [], by, train_teacher, unique_tokens, as_json)
+
+
 lab_app = typer.Typer(help="Controlled experiments, where the truth is known.", no_args_is_help=True)
 app.add_typer(lab_app, name="lab")
 
@@ -149,6 +174,23 @@ def hacking(
     from potstill.cli.lab import hacking_verb
 
     hacking_verb(preset, config, output, workers, overrides or [])
+
+
+@lab_app.command()
+def pretraining(
+    overrides: Overrides = None,
+    preset: Annotated[str, typer.Option(help="Settings that come along: tiny, tiny-full or small.")] = "tiny",
+    config: Annotated[Path | None, typer.Option(help="Settings of your own, as a YAML file, instead.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder; default: runs/lab-pretraining-PRESET.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Steps at once; default: one a core (most 8), one on a GPU.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it costs: FLOPs, hours, bytes.")] = False,
+) -> None:
+    """Weak, equal and strong teachers in pretraining: grid, twins, claims, law and report; goes on where it stopped."""
+    from potstill.cli.lab import pretraining_verb
+
+    pretraining_verb(preset, config, output, workers, dry_run, overrides or [])
 
 
 def main() -> None:

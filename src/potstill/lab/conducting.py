@@ -22,13 +22,15 @@ from potstill.run_dir import write_atomic
 from potstill.training.show import Show
 
 PRESETS = ("tiny", "smollm", "paper")
+PRETRAINING_PRESETS = ("tiny", "tiny-full", "small")
 
 
-def preset_path(name: str) -> Path:
-    """The file of a preset's settings, inside the package."""
-    if name not in PRESETS:
-        raise LabError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-    return Path(str(files("potstill.lab"))) / "presets" / f"{name}.yaml"
+def preset_path(name: str, lab: str = "") -> Path:
+    """The file of a preset's settings, inside the package; `lab` is empty for hacking, or pretraining."""
+    known = PRETRAINING_PRESETS if lab else PRESETS
+    if name not in known:
+        raise LabError(f"no preset {name!r}; there are {', '.join(known)}")
+    return Path(str(files("potstill.lab"))) / "presets" / f"{lab}-{name}.yaml".removeprefix("-")
 
 
 def conduct(lab: HackingLab, preset: str, output: Path, workers: int, show: Show) -> Path:

@@ -140,7 +140,8 @@ class Grid:
     def trained(self, model: Model) -> Step:
         """Trains a model."""
         variant = self.variant(model)
-        facts: dict[str, Any] = {"run": self.run(model).model_dump(mode="json", exclude_defaults=True), "targets": self.lab.targets}
+        run = self.run(model).model_dump(mode="json", exclude_defaults=True)
+        facts: dict[str, Any] = {"run": run, "targets": self.lab.targets}
         needs = {"corpus": self.corpus()}
         if model.role == "teacher" and variant is not None:
             needs = {"corpus": self.corpus(variant)}

@@ -29,6 +29,7 @@ class Made:
 
     model: Model
     id: str
+    teacher_id: str | None
     facts: Mapping[str, Any]  # trained.json
     measures: Mapping[str, Any]  # measures.json
     folder: Path  # of its measures
@@ -77,7 +78,9 @@ def made_models(grid: Grid, root: Path, models: Iterable[Model]) -> list[Made]:
             folder, trained = step.folder(root), step.needs["model"]
             facts = json.loads((trained.folder(root) / "trained.json").read_text())
             measures = json.loads((folder / "measures.json").read_text())
-            found.append(Made(model, trained.address, facts, measures, folder))
+            teacher = trained.needs.get("teacher")
+            named = None if teacher is None else teacher.address
+            found.append(Made(model, trained.address, named, facts, measures, folder))
     return found
 
 

@@ -73,3 +73,11 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     outside |= {id(p) for p in head.parameters()}
     every = list(model.parameters())
     return sum(p.numel() for p in every), sum(p.numel() for p in every if id(p) not in outside)
+
+
+def shape_parameters(how: TinyModel | LlamaModel, vocabulary: int, positions: int) -> tuple[int, int, int]:
+    """(all, body, computing) parameters; those of body and head multiply at every token. Nothing is allocated."""
+    with torch.device("meta"):
+        model = (_llama if isinstance(how, LlamaModel) else _gpt2)(how, vocabulary, positions)
+    every, body = count_parameters(model)
+    return every, body, body + vocabulary * how.hidden_size
