@@ -45,7 +45,8 @@ def check_space(config: CorpusConfig, folder: Path, files: SourceFiles) -> None:
     per_token = 1 if isinstance(how, Characters) else BYTES_PER_TOKEN
     token_bytes = 2 if not isinstance(how, FolderTokenizer) and getattr(how, "vocabulary", 0) < 2**16 else 4
     need = text // per_token * token_bytes + text // BYTES_PER_WORD * WORD_BYTES
-    free = shutil.disk_usage(folder).free
+    written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())  # by a build that goes on
+    free = shutil.disk_usage(folder).free + written
     if need > free:
         raise CorpusError(
             f"the corpus needs about {need / 1e9:,.1f} GB in {folder.parent} (estimated from the sizes of its files; a "
