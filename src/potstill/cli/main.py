@@ -127,6 +127,18 @@ def chat(
 
 
 @app.command()
+def corpus(
+    config: Config,
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option(help="Folder of the corpus.")] = Path("corpus"),
+) -> None:
+    """Read text once: tokens on disk for pretraining, held-out and other sets, contamination; goes on where it stopped."""
+    from potstill.cli.corpus import corpus_verb
+
+    corpus_verb(config, overrides or [], output)
+
+
+@app.command()
 def plan(
     results: Annotated[
         Path, typer.Argument(help="results.json of `potstill lab pretraining`, its folder, or its laws alone.")

@@ -32,6 +32,7 @@ def heat(results: Results, student: Student, measure: Measure) -> go.Figure:
     shape = (len(teachers), len(weights))
     gains, texts, hovers = np.full(shape, np.nan), np.full(shape, "", object), np.full(shape, "", object)
     figure = go.Figure()
+    shapes: list[dict[str, Any]] = []  # given to Plotly at once, which checks all of them each time
     for cell in cells:
         found = cell.found.get(measure.name)
         row = next((i for i, teacher in enumerate(teachers) if teacher.id == cell.teacher), None)
@@ -41,7 +42,7 @@ def heat(results: Results, student: Student, measure: Measure) -> go.Figure:
         gains[at], texts[at] = cell.gain(measure) or 0.0, signed(found.estimate.value)
         hovers[at] = about(results, student, cell, measure)
         if clear(found.estimate):
-            _frame(figure, at[1], row)
+            shapes.append(_frame(at[1], row))
     limit = colours_end(results, measure)
     figure.add_heatmap(
         z=[[None if np.isnan(value) else float(value) for value in row] for row in gains],
@@ -58,15 +59,15 @@ def heat(results: Results, student: Student, measure: Measure) -> go.Figure:
         zmax=limit,
         xgap=2,
         ygap=2,
-        colorbar=_colour_bar(limit, measure),
+        colorbar=_colour_bar(limit),
     )
-    _between(figure, results, student, [teacher.losses.get(HELD_OUT) for teacher in teachers])
+    shapes += _between(student, [teacher.losses.get(HELD_OUT) for teacher in teachers])
     finish(figure, "weight of the teacher", height=150 + 44 * max(1, len(teachers)))
     ticks = [f"{words(teacher_name(one))}<br>{number(one.losses.get(HELD_OUT))}" for one in teachers]
     figure.update_xaxes(tickvals=list(range(len(weights))), ticktext=[f"{weight:g}" for weight in weights])
     figure.update_xaxes(showgrid=False, showline=False, range=[-0.5, max(FEWEST_COLUMNS, len(weights)) - 0.5])
     figure.update_yaxes(tickvals=list(range(len(teachers))), ticktext=ticks, showgrid=False)
-    return figure.update_yaxes(range=[max(1, len(teachers)) - 0.5, -0.5]).update_layout(margin_t=62)
+    return figure.update_yaxes(range=[max(1, len(teachers)) - 0.5, -0.5]).update_layout(margin_t=62, shapes=shapes)
 
 
 def colours_end(results: Results, measure: Measure) -> float:
@@ -81,24 +82,23 @@ def colours_end(results: Results, measure: Measure) -> float:
     return float(max(*gains, float(np.median(sizes)), 1e-3 * float(sizes.max())))
 
 
-def _frame(figure: go.Figure, column: int, row: int) -> None:
+def _frame(column: int, row: int) -> dict[str, Any]:
     room = 0.46
     box = {"x0": column - room, "x1": column + room, "y0": row - room, "y1": row + room}
-    figure.add_shape(type="rect", **box, line={"color": INK, "width": 1.6})
+    return {"type": "rect", **box, "line": {"color": INK, "width": 1.6}}
 
 
-def _between(figure: go.Figure, results: Results, student: Student, losses: Sequence[float | None]) -> None:
+def _between(student: Student, losses: Sequence[float | None]) -> list[dict[str, Any]]:
     """A dashed line between the teachers that are weaker than the twin and those that are stronger."""
     twin = student.losses.get(HELD_OUT)
     if twin is None or not any(loss is not None for loss in losses):
-        return
-    weaker = sum(loss is None or loss > twin for loss in losses)
-    look = {"line": {"color": GREY, "width": 2, "dash": "dash"}}
-    figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=weaker - 0.5, y1=weaker - 0.5, **look)
+        return []
+    height = sum(loss is None or loss > twin for loss in losses) - 0.5
+    look = {"line": {"color": GREY, "width": 2, "dash": "dash"}, "xref": "paper", "x0": 0, "x1": 1}
+    return [{"type": "line", "y0": height, "y1": height, **look}]
 
 
-def _colour_bar(limit: float, measure: Measure) -> dict[str, Any]:
-    worse, better = (signed(side * measure.sign * limit) for side in (-1, 1))
+def _colour_bar(limit: float) -> dict[str, Any]:
     where = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "yref": "container"}
-    ticks = {"tickvals": [-0.82 * limit, 0, 0.82 * limit], "ticktext": [f"worse, {worse}", "0", f"better, {better}"]}
+    ticks = {"tickvals": [-0.85 * limit, 0, 0.85 * limit], "ticktext": ["worse", "0", "better"]}
     return {**where, **ticks, "len": 1, "thickness": 8, "outlinewidth": 0, "ticks": ""}

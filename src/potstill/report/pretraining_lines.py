@@ -21,7 +21,7 @@ COLOURS = dict(zip(RELATIONS, (ORANGE, GREY, BLUE), strict=True))
 SYMBOLS = dict(zip(RELATIONS, ("triangle-up", "circle", "square"), strict=True))
 DODGE = 0.006  # of the extent: weights stand beside each other where they have a teacher in common
 SLANT = -40  # degrees; a label that falls to the right is cut at the page's end
-MOST_UPRIGHT = 5  # labels
+MOST_UPRIGHT = 4  # labels
 ROOM = 0.05  # of the extent, left free on both sides
 WEAKER_STRONGER = "weaker \N{LEFTWARDS ARROW}  \N{RIGHTWARDS ARROW} stronger"
 
@@ -57,7 +57,8 @@ def strength(results: Results, student: Student, measure: Measure, gap_set: str 
     if mine:
         figure.add_hline(y=0, line={"color": GREY, "width": 1.2})
         figure.add_vline(x=0, line={"color": GREY, "width": 1.2, "dash": "dash"})
-    finish(figure, f"teacher minus twin on {words(gap_set)}, nats per token<br>{WEAKER_STRONGER}", height=440)
+    axis = f"teacher minus twin on {words(gap_set)},<br>nats per token: {WEAKER_STRONGER}"
+    finish(figure, axis, height=440)
     figure.update_xaxes(range=[high + ROOM * extent, low - ROOM * extent])
     return figure.update_layout(yaxis_title_text=_difference(measure), showlegend=True, margin_t=56)
 

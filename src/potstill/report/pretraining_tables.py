@@ -36,7 +36,6 @@ class TeacherRow:
     """One teacher of one student."""
 
     name: str
-    sizes: str
     relation: str
     loss: float | None
     gap: float | None  # to the twin, on held-out text
@@ -117,8 +116,7 @@ def teacher_rows(results: Results, student: Student) -> list[TeacherRow]:
                 its = None if cell is None else cell.found.get(measure.name)
                 best[role] = Best(weight, None if its is None else its.estimate, measure.sign)
         gap = None if loss is None or twin is None else loss - twin
-        sizes = f"{teacher.size} to {student.size}"
-        rows.append(TeacherRow(teacher_name(teacher), sizes, relation[teacher.id], loss, gap, best))
+        rows.append(TeacherRow(teacher_name(teacher), relation[teacher.id], loss, gap, best))
     order = {name: i for i, name in enumerate(RELATIONS)}
     return sorted(rows, key=lambda row: order.get(row.relation, len(order)))
 
