@@ -16,17 +16,17 @@ from typer.testing import CliRunner
 from potstill.config import parse_run
 from potstill.config.lab import ARMS, HackingLab
 from potstill.config.load import ConfigError, load_hacking_lab
+from potstill.data.train_tokenizer import train_tokenizer
 from potstill.diagnosis import read_curves
 from potstill.lab import labelled
 from potstill.lab.arms import PLANS, length_of, run_tree, steps_per_epoch
 from potstill.lab.cells import Cell
 from potstill.lab.conducting import PRESETS, conduct, preset_path
 from potstill.lab.hacking import Experiment
-from potstill.models.shapes import make_model
-from potstill.data.train_tokenizer import train_tokenizer
 from potstill.lab.oracle import train_on_text
 from potstill.lab.pools import LabError, pools, read_text
 from potstill.lab.steps import Step, in_order
+from potstill.models.shapes import make_model
 from potstill.records import Curve
 from potstill.training.show import Show
 

@@ -40,9 +40,11 @@ def test_no_cell_no_model_no_claim(tmp_path: Path) -> None:
     assert "No claim has been judged yet." in text and "No law was fitted." in text
 
 
-@pytest.mark.parametrize("lost", ["best_weights", "bins", "claims", "laws", "corpus", "models", "differences", "seeds"])
-def test_any_list_may_be_empty(tmp_path: Path, tree: dict[str, Any], lost: str) -> None:
-    html = page_of(tmp_path, tree | {lost: type(tree[lost])()})
+@pytest.mark.parametrize(
+    "lost", [("best_weights",), ("models",), ("differences",), ("bins", "claims", "laws", "corpus")]
+)
+def test_any_list_may_be_empty(tmp_path: Path, tree: dict[str, Any], lost: tuple[str, ...]) -> None:
+    html = page_of(tmp_path, tree | {name: type(tree[name])() for name in lost})
     assert "NaN" not in without_plotly(html)
 
 

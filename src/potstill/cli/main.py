@@ -132,10 +132,18 @@ def corpus(
     overrides: Overrides = None,
     output: Annotated[Path, typer.Option(help="Folder of the corpus.")] = Path("corpus"),
 ) -> None:
-    """Read text once: tokens on disk for pretraining, held-out and other sets, contamination; goes on where it stopped."""
+    """Text becomes tokens on disk, once: training, held-out and other sets, contamination; goes on where it stopped."""
     from potstill.cli.corpus import corpus_verb
 
     corpus_verb(config, overrides or [], output)
+
+
+@app.command()
+def pretrain(config: Config, overrides: Overrides = None) -> None:
+    """Train one model from random weights on a corpus, with a teacher or without; goes on where it stopped."""
+    from potstill.cli.pretrain import pretrain_verb
+
+    pretrain_verb(config, overrides or [])
 
 
 @app.command()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from potstill.config.corpus import CorpusConfig
 from potstill.config.generate import Generate
 from potstill.config.lab import HackingLab
-from potstill.config.pretraining import PretrainingLab
+from potstill.config.pretraining import Pretraining, PretrainingLab
 from potstill.config.run import Run
 
 Tree = TypeVar("Tree", bound=BaseModel)
@@ -91,6 +91,14 @@ def load_pretraining_lab(path: str | Path, overrides: Sequence[str] = ()) -> Pre
     for override in overrides:
         _apply(tree, override)
     return _parse(PretrainingLab, tree, str(path))
+
+
+def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> Pretraining:
+    """The same for what `potstill pretrain` does."""
+    tree = read_tree(path)
+    for override in overrides:
+        _apply(tree, override)
+    return _parse(Pretraining, tree, str(path))
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:

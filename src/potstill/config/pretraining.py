@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from potstill.config.base import Frozen
 from potstill.config.corpus import CorpusConfig
 from potstill.config.lab import TinyModel
+from potstill.config.model import ModelSource
 from potstill.config.objective import ObjectiveConfig
 from potstill.config.schedule import WeightSchedule
 from potstill.config.training import Optimiser
@@ -72,6 +73,27 @@ class PretrainingRun(Frozen):
                 raise ValueError(f"a term of a pretraining run must be `on` corpus, found {list(term.on)}")
         if self.documents == "apart" and self.micro_batch_blocks is not None:
             raise ValueError("micro_batch_blocks cuts whole blocks, and documents: apart cuts them elsewhere; drop one")
+        return self
+
+
+class Pretraining(Frozen):
+    """What `potstill pretrain` does: one model on a corpus, with a teacher or without."""
+
+    output: str
+    """Folder of the run; the model lies in `model/` in it."""
+    corpus: str
+    """Folder that `potstill corpus` made."""
+    teacher: ModelSource | None = None
+    """Reads every batch along with the student; null: plain training. It needs the corpus's own tokenizer."""
+    run: PretrainingRun
+
+    @model_validator(mode="after")
+    def _teacher_is_asked(self) -> Pretraining:
+        if (self.teacher is not None) != self.run.objective.needs_teacher_targets:
+            raise ValueError(
+                "a teacher and a divergence among run.objective.terms belong together: give both, or neither for the "
+                "twin without a teacher"
+            )
         return self
 
 
@@ -214,5 +236,7 @@ class PretrainingLab(Frozen):
         return self
 
 
-__all__ = ["AblationCells", "LlamaModel", "Measuring", "PretrainingLab", "PretrainingRun", "Shape", "Teachers",
-           "Variant"]  # fmt: skip
+__all__ = [
+    "AblationCells", "LlamaModel", "Measuring", "Pretraining", "PretrainingLab", "PretrainingRun", "Shape", "Teachers",
+    "Variant",
+]  # fmt: skip

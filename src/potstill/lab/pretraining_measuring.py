@@ -19,6 +19,7 @@ from potstill.lab.pretraining_making import Needed, corpus_in, model_in
 from potstill.lab.text import minimal_pairs
 from potstill.models.scored import ScoredModel
 from potstill.run_dir import npz_bytes, write_atomic
+from potstill.training.hardware import keep_freed_memory
 from potstill.training.parallel import start_world
 
 PAIRS = "minimal pairs"
@@ -27,6 +28,7 @@ PAIRS_SEED = 0
 
 def make_measures(facts: dict[str, Any], folder: Path, needed: Needed) -> None:
     """measures.json, and tokens.npz and choices-NAME.npz with what it is the mean of."""
+    keep_freed_memory()
     measuring = Measuring.model_validate(facts["measuring"])
     device = start_world(facts["device"]).device
     corpus, model = corpus_in(needed["corpus"]), model_in(needed["model"], device)

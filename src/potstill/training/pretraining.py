@@ -27,6 +27,7 @@ from potstill.run_dir import RunDir
 from potstill.sources.corpus import CorpusSource
 from potstill.teachers import Teacher
 from potstill.training import checkpoint
+from potstill.training.hardware import keep_freed_memory
 from potstill.training.loop import Trainer
 from potstill.training.opening import refuse_another
 from potstill.training.optim import make_optimiser
@@ -56,6 +57,7 @@ def pretrain(
 
     Raises Stopped at a safe place when asked to, RunDirError where another configuration's run is.
     """
+    keep_freed_memory()
     run = _open(folder, config, world)
     finished = run.file("model")
     if finished.is_dir():
