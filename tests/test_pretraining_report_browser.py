@@ -1,4 +1,4 @@
-"""The pretraining lab's page in Chromium: all figures drawn, lists that change them, nothing asked, nothing too wide."""
+"""The pretraining lab's page in Chromium: figures are drawn, lists change them, nothing asked, nothing too wide."""
 
 from __future__ import annotations
 

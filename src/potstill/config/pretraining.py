@@ -152,6 +152,8 @@ class Measuring(Frozen):
     """Folder with choice tasks for lm-eval (see docs/guide/evaluation.md); null: none."""
     task_names: tuple[str, ...] = ()
     """Which of them, such as blimp_100, arc_easy, piqa."""
+    scorer: Literal["own", "lm_eval"] = "own"
+    """Who counts the choices: our scorer, or the library lm-eval (extra `eval`), which gives the same and takes longer."""
     batch_tokens: int = Field(default=2048, ge=128)
     """Tokens of one forward pass."""
     difficulty_bins: int = Field(default=5, ge=2)

@@ -9,8 +9,9 @@ stands in. A weak teacher is one that predicts held-out text no better than the 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,11 +65,23 @@ def judge_claims(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     main = [cell for cell in cells if not cell.variant]
     if not main:
         return []
-    grid = [cell for cell in main if cell.size == main[0].size]
+    grid = evened([cell for cell in main if cell.size == main[0].size])
     outside = OUTSIDE if OUTSIDE in grid[0].measures else next((m for m in grid[0].measures if is_outside(m)), "")
     claims = [weak_teachers_help(grid, outside), stronger_is_not_better(grid), pure_loses(grid),
               generalisation_first(grid, outside)]  # fmt: skip
     return [asdict(claim) for claim in claims]
+
+
+def evened(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells cut to the seeds that all of them have: of a stopped grid some have more, and pairs need both.
+
+    Where they share none, those cells stay that have the seed of most.
+    """
+    shared = set.intersection(*(set(cell.seeds) for cell in cells))
+    if not shared:
+        shared = {Counter(seed for cell in cells for seed in cell.seeds).most_common(1)[0][0]}
+    cut = [replace(c, pairs=tuple(pair for pair in c.pairs if pair[0].model.seed in shared)) for c in cells]
+    return [cell for cell in cut if cell.pairs]
 
 
 def is_outside(measure: str) -> bool:
@@ -122,7 +135,9 @@ def stronger_is_not_better(grid: Sequence[Cell]) -> Claim:
     strongest, top = ranked[0], max(best, key=lambda cell: float(np.mean(cell.gains("held_out"))))
     status = REPRODUCED if reversed_ else NOT_REPRODUCED if improved == len(pushes) else UNDECIDED
     if status == UNDECIDED and top is not strongest:
-        lead = bound([a - b for a, b in zip(top.gains("held_out"), strongest.gains("held_out"), strict=True)])
+        # The top one is picked among all, so each of the others is a look.
+        ahead = [a - b for a, b in zip(top.gains("held_out"), strongest.gains("held_out"), strict=True)]
+        lead = bound(ahead, len(best) - 1)
         told.append(f"the strongest is {by_name(strongest)}, the best {by_name(top)}, by {lead.words()}")
         status = REPRODUCED if lead.low > 0 else UNDECIDED
     why = f"In-domain gain of one push at the best weight of each, in nats per token: {'; '.join(told)}."
@@ -137,8 +152,9 @@ def pure_loses(grid: Sequence[Cell]) -> Claim:
     both = [(pure[key], mixed[key]) for key in pure if key in mixed]
     if not both:
         return Claim(3, name, said, UNDECIDED, "No weak teacher was tried both mixed and at weight 1.")
+    looks = sum(cell.weight < 1 and cell.key in pure for cell in grid)  # the best mixture is picked among several
     losses = {
-        by_name(m): bound([a - b for a, b in zip(m.gains("held_out"), p.gains("held_out"), strict=True)], len(both))
+        by_name(m): bound([a - b for a, b in zip(m.gains("held_out"), p.gains("held_out"), strict=True)], looks)
         for p, m in both
     }
     lost = sum(found.low > 0 for found in losses.values())
@@ -175,7 +191,7 @@ def generalisation_first(grid: Sequence[Cell], outside: str) -> Claim:
 def counted(grid: Sequence[Cell]) -> list[str]:
     """The downstream measures that count: accuracy where the twins beat chance, else the margin."""
     found = []
-    twins = [twin for _, twin in grid[0].pairs]
+    twins = [twin for cell in grid for _, twin in cell.pairs]
     for name in twins[0].measures["choices"]:
         beats = all(twin.measures["choices"][name]["beats_chance"] for twin in twins)
         measure = f"{name} accuracy" if beats else f"{name} margin"

@@ -15,7 +15,7 @@ from potstill.report.pretraining import write_pretraining_report
 from potstill.run_dir import write_atomic
 from potstill.training.show import Show
 
-#: Results are written again after so many models; every cell would cost more than it shows.
+#: Results are written again after so many measured models; every cell would cost more than it shows.
 WRITE_EVERY = 6
 
 
@@ -43,10 +43,10 @@ def _perform(
 ) -> None:  # fmt: skip
     grid = Grid(lab)
     steps = [grid.measured(model) for model in wanted]
-    total, done, spent = len(in_order(steps)), 0, [0.0, 0.0]
+    total, done, measured, spent = len(in_order(steps)), 0, 0, [0.0, 0.0]
 
     def notice(step: Step, seconds: float | None) -> None:
-        nonlocal done
+        nonlocal done, measured
         done += 1
         if seconds is None:
             return
@@ -54,7 +54,8 @@ def _perform(
         spent[1] += 1
         left = spent[0] / spent[1] * (total - done) / workers
         show.say(f"{done:>4}/{total}  {step.name:<46} {seconds:>6.0f} s   {_left(left):<12}{_summary(output, step)}")
-        if step.name.startswith("measure-") and done % WRITE_EVERY == 0:
+        measured += step.name.startswith("measure-")
+        if step.name.startswith("measure-") and measured % WRITE_EVERY == 0:
             write_results(lab, preset, output, made_models(grid, output, every), law=False)
 
     run_steps(output, steps, workers, notice)

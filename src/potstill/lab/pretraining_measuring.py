@@ -12,9 +12,11 @@ from transformers import AutoTokenizer
 from potstill.config.pretraining import Measuring
 from potstill.data.corpus import Corpus, Pieces
 from potstill.evaluation.choices import Item, pair_items
+from potstill.evaluation.harness import harness_scores
 from potstill.evaluation.perplexity import TokenScores, score_text
-from potstill.evaluation.scoring import score_choices
+from potstill.evaluation.scoring import keep_fitting, score_choices
 from potstill.evaluation.suites import load_suite
+from potstill.lab.pools import LabError
 from potstill.lab.pretraining_making import Needed, corpus_in, model_in
 from potstill.lab.text import minimal_pairs
 from potstill.models.scored import ScoredModel
@@ -46,10 +48,10 @@ def score_sets(
     model: ScoredModel, corpus: Corpus, block_tokens: int, batch_tokens: int, device: Any
 ) -> dict[str, TokenScores]:
     """Every measured set of the corpus. Documents lie together, whatever training did: all see the same text."""
-    found = {}
+    found, blocks = {}, max(1, batch_tokens // block_tokens)
     for name in corpus.measured:
         pieces = Pieces(corpus.tokens(name), block_tokens, apart=False)
-        found[name] = score_text(model, pieces, int(corpus.facts["end_id"]), batch_tokens // block_tokens, device)
+        found[name] = score_text(model, pieces, int(corpus.facts["end_id"]), blocks, device)
     return found
 
 
@@ -63,10 +65,16 @@ def score_suites(model: ScoredModel, corpus: Corpus, measuring: Measuring, folde
     """Every question set; per item in choices-NAME.npz."""
     tokenizer = AutoTokenizer.from_pretrained(corpus.tokenizer_path)
     found = {}
-    for name, items, metric, equal in question_sets(measuring):
-        scores = score_choices(model.model, tokenizer, items, measuring.batch_tokens)
+    for name, every, metric, equal in question_sets(measuring):
+        items, too_long = keep_fitting(every, model.model, tokenizer)
+        if not items:
+            raise LabError(f"no item of {name} fits into the models' context; leave it out of measuring.task_names")
+        if measuring.scorer == "own":
+            scores = score_choices(model.model, tokenizer, items, measuring.batch_tokens)
+        else:
+            scores = harness_scores(model.model, tokenizer, {name: items})[name].scores
         write_atomic(folder / f"choices-{name.replace(' ', '-')}.npz", npz_bytes(scores.arrays()))
-        found[name] = scores.as_dict(metric, equal)
+        found[name] = scores.as_dict(metric, equal) | {"too_long": too_long}
     return found
 
 

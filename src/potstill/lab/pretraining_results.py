@@ -74,7 +74,8 @@ def model_entry(one: Made, known: Mapping[str, Any]) -> dict[str, Any]:
     if model.teacher is not None:
         size, tokens = model.teacher
         teacher = {"id": one.teacher_id, "size": size, "tokens": tokens}
-        forward = 2.0 * known[size]["computing_parameters"] * facts["tokens"]
+        if one.teacher_id is not None:  # a uniform teacher is no model
+            forward = 2.0 * known[size]["computing_parameters"] * facts["tokens"]
     return {
         "id": one.id,
         "role": model.role,
@@ -111,10 +112,16 @@ def cell_entry(lab: PretrainingLab, cell: Cell) -> dict[str, Any]:
         "variant": cell.variant,
         "seeds": cell.seeds,
         "relation": relation(lab, cell),
-        "gap": cell.gap,
+        "gap": cell.gap if by_its_teacher(lab, cell) else None,
         "counted": counted([cell]),
         "measures": measures,
     }
+
+
+def by_its_teacher(lab: PretrainingLab, cell: Cell) -> bool:
+    """Whether the teacher of the grid taught, and not the variant's own (no model, or one of other text)."""
+    variant = lab.variants.get(cell.variant)
+    return variant is None or not (variant.uniform_teacher or variant.teacher_corpus)
 
 
 def teacher_entry(cell: Cell) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def price(lab: PretrainingLab, vocabulary: int, threads: int) -> Bill:
     models = grid.main()
     for size in lab.completing:
         models += grid.students(size, {(t.size, t.tokens): lab.weights[:1] for t in grid.teachers()})
+    models += other_teachers(lab, models)
     known = sizes(lab, vocabulary)
     rates = {size: training_rate(lab, size, vocabulary, threads) for size in sorted({m.size for m in models})}
 
@@ -68,9 +69,9 @@ def price(lab: PretrainingLab, vocabulary: int, threads: int) -> Bill:
         return Price(what, len(some), sum(m.tokens for m in some), flops, sum(m.tokens / rates[m.size] for m in some))
 
     def forward() -> Price:
-        asked = [(m.teacher[0], m.tokens) for m in models if m.teacher is not None]
+        asked = [(m.teacher[0], m.tokens) for m in models if m.teacher is not None and not is_uniform(lab, m)]
         if lab.targets == "kept":
-            asked = [(t.size, lab.student_tokens) for t in grid.teachers()]
+            asked = [(t.size, lab.student_tokens) for t in by_role["teacher"]]
         flops = sum(2.0 * known[size]["computing_parameters"] * tokens for size, tokens in asked)
         seconds = sum(tokens / (3 * rates[size]) for size, tokens in asked)
         return Price("teachers' forward passes", len(asked), sum(t for _, t in asked), flops, seconds)
@@ -84,9 +85,23 @@ def price(lab: PretrainingLab, vocabulary: int, threads: int) -> Bill:
     )
     kept = 0
     if lab.targets == "kept":
-        kept = sum(BYTES * lab.sizes[t.size].hidden_size * lab.student_tokens for t in grid.teachers())
+        kept = sum(BYTES * lab.sizes[t.size].hidden_size * lab.student_tokens for t in by_role["teacher"])
     weights = sum(4 * known[m.size]["parameters"] for m in models)
     return Bill(prices, kept, weights, rates)
+
+
+def other_teachers(lab: PretrainingLab, models: list[Model]) -> list[Model]:
+    """Those of variants whose teacher learned from other text; students of several seeds and weights share one."""
+    found = [
+        Model("teacher", *m.teacher, lab.teachers.seed, variant=m.variant)
+        for m in models
+        if m.teacher is not None and m.variant and lab.variants[m.variant].teacher_corpus is not None
+    ]
+    return list(dict.fromkeys(found))
+
+
+def is_uniform(lab: PretrainingLab, model: Model) -> bool:
+    return bool(model.variant) and lab.variants[model.variant].uniform_teacher
 
 
 def training_rate(lab: PretrainingLab, size: str, vocabulary: int, threads: int) -> float:

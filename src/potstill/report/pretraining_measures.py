@@ -100,13 +100,13 @@ def mean_of(made: Measure, measures: Sequence[Measure], differences: Mapping[str
 
 
 def triplet_of(
-    measures: Sequence[Measure], best: Iterable[Mapping[str, Any]], found: Sequence[Found]
+    measures: Sequence[Measure], best: Sequence[Mapping[str, Any]], found: Sequence[Found]
 ) -> dict[str, Measure]:
     """Which measure stands for each of the triplet.
 
-    `best` is the file's list of best weights. Its downstream is one of the benchmarks' measures: the one it names
-    under `of`, or else the only one that has the value it gives; without either it is the mean accuracy. Where
-    there is one other set or one benchmark alone, that stands for its kind.
+    `best` is the file's list of best weights. Its downstream is one of the benchmarks' measures: the one that `of`
+    names, else the first that chose a weight under its own name, else the only one that has the value it gives;
+    without any it is the mean accuracy. Where there is one other set or one benchmark alone, that stands for its kind.
     """
     by_name = {one.name: one for one in measures}
     kinds = {
@@ -117,6 +117,9 @@ def triplet_of(
     roles = {role: by_name.get(role, kinds[role][0]) for role in TRIPLET if role in by_name or len(kinds[role]) == 1}
     given = [one for one in best if one.get("measure") == DOWNSTREAM and one.get("mean") is not None]
     asked = [one for one in measures if one.domain == "downstream" and not one.made]
+    chosen = [name for one in best if (name := str(one.get("measure"))) in {measure.name for measure in asked}]
+    if chosen:
+        roles[DOWNSTREAM] = by_name[chosen[0]]
     for one in given[:1]:
         named = by_name.get(str(one.get("of")))
         same = [m for m in asked if any(_is(cell, m, float(one["mean"])) for cell in found)]

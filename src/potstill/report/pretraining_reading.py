@@ -91,10 +91,11 @@ class Results:
         return sorted({cell.weight for cell in self.cells})
 
     def best(self, student: Student, teacher: str | None, measure: str) -> Mapping[str, Any] | None:
-        """What `best_weights` says of one of the triplet."""
+        """What `best_weights` says of one of the triplet, by its role or by the measure's own name."""
+        names = {measure, self.triplet[measure].name} if measure in self.triplet else {measure}
         for one in self.raw.get("best_weights") or []:
             mine = (str(one.get("size")), one.get("tokens")) == (student.size, student.tokens)
-            if mine and identity(one.get("teacher")) == teacher and one.get("measure") == measure:
+            if mine and identity(one.get("teacher")) == teacher and one.get("measure") in names:
                 return dict(one)
         return None
 

@@ -175,6 +175,7 @@ def set_rows(raw: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], Mappi
     corpus = raw.get("corpus") or {}
     sets, checked = corpus.get("sets") or {}, corpus.get("contamination") or {}
     facts = {name: found if isinstance(found, Mapping) else {} for name, found in sets.items()}
+    facts = {name: found for name, found in facts.items() if found.get("domain") != "train"}
     shares = {name: found if isinstance(found, Mapping) else {"share": found} for name, found in checked.items()}
     return [(str(name), facts.get(name, {}), shares.get(name, {})) for name in dict.fromkeys([*facts, *shares])]
 
@@ -201,7 +202,9 @@ def bins_by(results: Results, student: Student) -> dict[str, dict[str, list[Mapp
     mine = [
         one
         for one in results.raw.get("bins") or []
-        if str(one.get("size")) == student.size and one.get("tokens", student.tokens) == student.tokens
+        if not one.get("variant")
+        and str(one.get("size")) == student.size
+        and one.get("tokens", student.tokens) == student.tokens
     ]
     for one in sorted(mine, key=lambda one: order.get(str(identity(one.get("teacher"))), len(order))):
         kinds = found.setdefault(str(identity(one.get("teacher"))), {})
