@@ -153,7 +153,7 @@ class Measuring(Frozen):
     task_names: tuple[str, ...] = ()
     """Which of them, such as blimp_100, arc_easy, piqa."""
     scorer: Literal["own", "lm_eval"] = "own"
-    """Who counts the choices: our scorer, or the library lm-eval (extra `eval`), which gives the same and takes longer."""
+    """Who counts the choices: our scorer, or lm-eval (extra `eval`), which gives the same and takes longer."""
     batch_tokens: int = Field(default=2048, ge=128)
     """Tokens of one forward pass."""
     difficulty_bins: int = Field(default=5, ge=2)
@@ -216,6 +216,21 @@ class PretrainingLab(Frozen):
             raise ValueError(
                 f"teachers.seed {self.teachers.seed} is a student's too: with one size they would be the same model"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ablations_are_in_the_grid(self) -> PretrainingLab:
+        cells = self.ablation
+        if not self.variants and cells != AblationCells():
+            raise ValueError("ablation has no effect: there are no variants")
+        strange = sorted(set(cells.students) - set(self.students))
+        if strange:
+            raise ValueError(f"ablation.students are among students ({', '.join(self.students)}), found {strange}")
+        other = sorted(set(cells.weights) - set(self.weights))
+        if other:
+            raise ValueError(f"ablation.weights are among weights {list(self.weights)}, found {other}")
+        if len(set(self.teachers.tokens)) < len(self.teachers.tokens):
+            raise ValueError(f"teachers.tokens must stand once each, found {list(self.teachers.tokens)}")
         return self
 
     @model_validator(mode="after")

@@ -102,7 +102,7 @@ class WsdWeight(Frozen):
     kind: Literal["wsd"]
     start: float = Field(default=0.0, ge=0)
     """Weight at the first step."""
-    peak: float = Field(gt=0)
+    peak: float = Field(ge=0)
     """Weight between rise and fall."""
     end: float = Field(default=0.0, ge=0)
     """Weight at the last step."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from potstill.config.pretraining import PretrainingLab, PretrainingRun, Variant
 from potstill.config.schedule import MovingWeight, WsdWeight
+from potstill.lab.pools import LabError
 from potstill.lab.steps import Step
 
 MAKING = "potstill.lab.pretraining_making"
@@ -84,14 +85,21 @@ class Grid:
     def ablations(self) -> Iterator[Model]:
         """The variants, where `ablation` says."""
         cells = self.lab.ablation
+        known = [teacher_name(teacher.size, teacher.tokens) for teacher in self.teachers()]
+        strange = sorted(set(cells.teachers) - set(known))
+        if strange:
+            raise LabError(f"ablation.teachers are among {', '.join(known)}; found {', '.join(strange)}")
+        weights = cells.weights or self.lab.weights
         for size in cells.students or self.lab.students[:1]:
             for model in self.students(size):
                 assert model.teacher is not None
                 wanted = not cells.teachers or teacher_name(*model.teacher) in cells.teachers
-                if wanted and (not cells.weights or model.weight in cells.weights):
+                if wanted and model.weight in weights:
                     for name, variant in self.lab.variants.items():
                         first = model.teacher == (self.lab.teachers.sizes[0], self.lab.teachers.tokens[0])
-                        if not variant.uniform_teacher or first or cells.teachers:
+                        # A schedule says all weights itself.
+                        again = variant.weight_schedule is not None and model.weight != weights[0]
+                        if not again and (not variant.uniform_teacher or first or cells.teachers):
                             yield Model("student", size, model.tokens, model.seed, model.teacher, model.weight, name)
 
     def main(self) -> list[Model]:

@@ -45,9 +45,12 @@ def _binned(cell: Cell, by: str, place: Place) -> dict[str, Any]:
         where, found = place(twin)
         change = student.tokens["held_out/nats"] - twin.tokens["held_out/nats"]
         counts = np.bincount(where, minlength=len(found) - 1)
-        rows.append(np.bincount(where, change, minlength=len(found) - 1) / np.maximum(1, counts))
+        sums = np.bincount(where, change, minlength=len(found) - 1)
+        rows.append(np.where(counts > 0, sums / np.maximum(1, counts), np.nan))
         edges.append(found)
-    ends = [paired(column.tolist()).as_list() for column in np.array(rows).T]
+    # A bin that some seed has no token in says nothing: more bins than positions, or equal entropies.
+    empty: list[float | None] = [None] * 3
+    ends = [paired(c.tolist()).as_list() if np.isfinite(c).all() else empty for c in np.array(rows).T]
     return {
         "size": cell.size,
         "teacher": {"id": cell.teacher.id, "size": cell.teacher.model.size, "tokens": cell.teacher.model.tokens},

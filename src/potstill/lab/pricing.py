@@ -24,7 +24,7 @@ from potstill.training.loop import precision
 from potstill.training.optim import clip, make_optimiser
 from potstill.training.parallel import World, start_world
 
-PROBE_FLOPS = 3e10  # of one probed step at most
+PROBE_FLOPS = {"cpu": 3e10, "cuda": 3e13}  # of one probed step at most
 PROBE_STEPS = 4
 BYTES = 4  # of a kept hidden value
 
@@ -119,7 +119,7 @@ def _probe(lab: PretrainingLab, size: str, vocabulary: int, world: World) -> flo
     shape = lab.sizes[size]
     config = Grid(lab).run(Model("twin", size, lab.student_tokens, 0))
     per_block = 6.0 * sizes(lab, vocabulary)[size]["computing_parameters"] * lab.block_tokens
-    blocks = max(1, min(lab.batch_blocks, int(PROBE_FLOPS / per_block)))
+    blocks = max(1, min(lab.batch_blocks, int(PROBE_FLOPS[world.device.type] / per_block)))
     model = ScoredModel(make_model(shape, vocabulary, lab.block_tokens, 0)).to(world.device).train()
     optimiser, objective = make_optimiser(model, config.optimiser), Objective(config.objective)
     ids = torch.randint(0, vocabulary, (blocks, lab.block_tokens + 1), generator=torch.Generator().manual_seed(0))
