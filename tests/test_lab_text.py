@@ -63,14 +63,15 @@ def test_text_does_not_depend_on_the_hash_seed_of_the_process() -> None:
         subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": s}, capture_output=True, text=True).stdout
         for s in ("1", "2")
     }
-    assert len(runs) == 1 and len(runs.pop().split()) == 4
+    assert len(runs) == 1 and len(runs.pop().split()) == len(CORPORA)
 
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_only_printable_ascii_and_newlines(name: CorpusName) -> None:
     text = corpus(name, 1, 150_000)
     assert set(text) <= {chr(code) for code in range(32, 127)} | {"\n"}
-    assert name == "pydoc" or not re.search(r"a~|#\w+#|\{\w+\}|<\w+\+?>", text), "a gap was left open"
+    found = name in ("pydoc", "docstrings")  # text that was found may hold what a gap looks like
+    assert found or not re.search(r"a~|#\w+#|\{\w+\}|<\w+\+?>", text), "a gap was left open"
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -94,7 +95,7 @@ def test_train_and_held_out_never_share_a_document(name: CorpusName) -> None:
     train = corpus(name, 0, 60_000, "train")
     test = corpus(name, 1, 15_000, "held_out")
     assert not set(train.split("\n\n")) & {part for part in test.split("\n\n") if len(part) > 200}
-    some = list(islice(documents(name, 5), 1200))
+    some = list(islice(documents(name, 5), 300 if name == "docstrings" else 1200))  # those are parsed out of files
     share = sum(map(held_out, some)) / len(some)
     assert abs(share - HELD_OUT_SHARE) < 4 * (HELD_OUT_SHARE * (1 - HELD_OUT_SHARE) / len(some)) ** 0.5
 
