@@ -63,42 +63,34 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> Run:
 
 def load_generate(path: str | Path, overrides: Sequence[str] = ()) -> Generate:
     """The same for what `potstill generate` does."""
-    tree = read_tree(path)
-    for override in overrides:
-        _apply(tree, override)
-    return _parse(Generate, tree, str(path))
+    return _load(Generate, path, overrides)
 
 
 def load_hacking_lab(path: str | Path, overrides: Sequence[str] = ()) -> HackingLab:
     """The same for a setting of `potstill lab hacking`."""
-    tree = read_tree(path)
-    for override in overrides:
-        _apply(tree, override)
-    return _parse(HackingLab, tree, str(path))
+    return _load(HackingLab, path, overrides)
 
 
 def load_corpus(path: str | Path, overrides: Sequence[str] = ()) -> CorpusConfig:
     """The same for what `potstill corpus` makes."""
-    tree = read_tree(path)
-    for override in overrides:
-        _apply(tree, override)
-    return _parse(CorpusConfig, tree, str(path))
+    return _load(CorpusConfig, path, overrides)
 
 
 def load_pretraining_lab(path: str | Path, overrides: Sequence[str] = ()) -> PretrainingLab:
     """The same for a setting of `potstill lab pretraining`."""
-    tree = read_tree(path)
-    for override in overrides:
-        _apply(tree, override)
-    return _parse(PretrainingLab, tree, str(path))
+    return _load(PretrainingLab, path, overrides)
 
 
 def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> Pretraining:
     """The same for what `potstill pretrain` does."""
+    return _load(Pretraining, path, overrides)
+
+
+def _load(kind: type[Tree], path: str | Path, overrides: Sequence[str]) -> Tree:
     tree = read_tree(path)
     for override in overrides:
         _apply(tree, override)
-    return _parse(Pretraining, tree, str(path))
+    return _parse(kind, tree, str(path))
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:
