@@ -87,11 +87,9 @@ def go(config: PretrainingRun, corpus: Corpus, folder: Path, teacher: Any = None
     return pretrain(config, corpus, folder, teacher, start_world("cpu"), Show(quiet=True), Stop())
 
 
-def main() -> None:
-    """corpus folder, run folder, after how many steps of this process to die."""
-    torch.set_num_threads(1)
-    corpus, limit, done = open_corpus(Path(sys.argv[1])), int(sys.argv[3]), [0]
-    really = Trainer.train_step
+def die_after(limit: int) -> None:
+    """This process kills itself when it is about to take its optimiser step number `limit`, from 0."""
+    done, really = [0], Trainer.train_step
 
     def dying(self: Trainer, stop_here: bool = False) -> dict[str, Any]:
         if done[0] == limit:
@@ -100,6 +98,13 @@ def main() -> None:
         return really(self, stop_here)
 
     Trainer.train_step = dying  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """corpus folder, run folder, after how many steps of this process to die."""
+    torch.set_num_threads(1)
+    corpus = open_corpus(Path(sys.argv[1]))
+    die_after(int(sys.argv[3]))
     go(run_config(objective=scheduled()), corpus, Path(sys.argv[2]), online(corpus))
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from pretraining_case import LAB
+from pretraining_case import LAB, die_after
 
 from potstill.config.pretraining import PretrainingLab
 from potstill.lab.pretraining_conducting import conduct_pretraining
-from potstill.training.loop import Trainer
 from potstill.training.show import Show
 
 GRID = LAB | {
@@ -37,16 +34,7 @@ def grid(**changes: Any) -> PretrainingLab:
 def main() -> None:
     """folder, after how many steps of this process to die."""
     torch.set_num_threads(1)
-    limit, done = int(sys.argv[2]), [0]
-    really = Trainer.train_step
-
-    def dying(self: Trainer, stop_here: bool = False) -> dict[str, Any]:
-        if done[0] == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-        done[0] += 1
-        return really(self, stop_here)
-
-    Trainer.train_step = dying  # type: ignore[method-assign]
+    die_after(int(sys.argv[2]))
     conduct_pretraining(PretrainingLab.model_validate(PART), "part", Path(sys.argv[1]), 1, Show(quiet=True))
 
 
