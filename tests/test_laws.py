@@ -131,7 +131,7 @@ def test_no_effect_is_called_none() -> None:
         )
         choice = choose([Straight(form) for form in DIFFERENCE_FORMS.values()], points)
         assert choice.chosen is not None
-        chosen.append(choice.chosen.candidate.name)
+        chosen.append(choice.chosen.candidate.form.name)
     assert chosen.count("none") >= 6, chosen
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from html import unescape
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from pretraining_page import STUDENT, WEIGHTS, page_results
 from pretraining_results import DIFFERENCE, difference
-from test_lab_report import rows_of, text_of
+from test_lab_report import rows_of, text_of, write
 from test_report import embedded
 
 from potstill.report.pretraining import write_pretraining_report
@@ -22,12 +21,6 @@ from potstill.report.pretraining_reading import Results, read_results
 from potstill.report.pretraining_words import answer, by_relation
 
 MINUS = "\N{MINUS SIGN}"
-
-
-def write(folder: Path, tree: dict[str, Any]) -> Path:
-    path = folder / "results.json"
-    path.write_text(json.dumps(tree))
-    return path
 
 
 def page_of(folder: Path, tree: dict[str, Any]) -> str:

@@ -23,8 +23,8 @@ from potstill.lab.law_forms import Columns, DifferenceForm, Form
 SPARE = 3  # distinct points beyond the coefficients: fewer, and residuals say nothing
 
 
-class Candidate(Protocol):
-    """A form with the fitter and the scale of residuals that belong to it."""
+class Described(Protocol):
+    """What a form says of itself."""
 
     @property
     def name(self) -> str: ...
@@ -34,6 +34,13 @@ class Candidate(Protocol):
     def needs(self) -> Mapping[str, int]: ...
     @property
     def size(self) -> int: ...
+
+
+class Candidate(Protocol):
+    """A form with the fitter and the scale of residuals that belong to it."""
+
+    @property
+    def form(self) -> Described: ...
     def fit(self, at: Columns, values: np.ndarray, start: np.ndarray | None) -> np.ndarray: ...
     def predict(self, theta: np.ndarray, at: Columns) -> np.ndarray: ...
     def residuals(self, values: np.ndarray, predicted: np.ndarray) -> np.ndarray: ...
@@ -46,22 +53,6 @@ class Curved:
 
     form: Form
     seed: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.form.name
-
-    @property
-    def equation(self) -> str:
-        return self.form.equation
-
-    @property
-    def needs(self) -> Mapping[str, int]:
-        return self.form.needs
-
-    @property
-    def size(self) -> int:
-        return len(self.form.kinds)
 
     def fit(self, at: Columns, values: np.ndarray, start: np.ndarray | None) -> np.ndarray:
         return fit_form(self.form, at, values, self.seed, start)[0]
@@ -82,22 +73,6 @@ class Straight:
     """A form of the difference; residuals are in the measure's unit."""
 
     form: DifferenceForm
-
-    @property
-    def name(self) -> str:
-        return self.form.name
-
-    @property
-    def equation(self) -> str:
-        return self.form.equation
-
-    @property
-    def needs(self) -> Mapping[str, int]:
-        return self.form.needs
-
-    @property
-    def size(self) -> int:
-        return len(self.form.powers)
 
     def fit(self, at: Columns, values: np.ndarray, start: np.ndarray | None) -> np.ndarray:
         return fit_line(self.form.features(at["gap"], at["weight"]), values)
@@ -154,13 +129,13 @@ class Choice:
 
 def refusal(candidate: Candidate, points: Points) -> str | None:
     """Why these points cannot carry the form, or None."""
-    for name, least in candidate.needs.items():
+    for name, least in candidate.form.needs.items():
         if points.distinct[name] < least:
             return f"{points.distinct[name]} different {WORDS.get(name, name)} where it takes {least}"
-    if points.points < candidate.size + SPARE:
+    if points.points < candidate.form.size + SPARE:
         return (
-            f"{_count(points.points, 'point')} cannot tell {_count(candidate.size, 'parameter')}: "
-            f"at least {candidate.size + SPARE} are needed"
+            f"{_count(points.points, 'point')} cannot tell {_count(candidate.form.size, 'parameter')}: "
+            f"at least {candidate.form.size + SPARE} are needed"
         )
     return None
 
@@ -176,7 +151,8 @@ def choose(candidates: Sequence[Candidate], points: Points) -> Choice:
     """Try each candidate, fewest coefficients first in a draw; see the module for the rule."""
     fitted, tried = [], []
     for candidate in candidates:
-        entry: dict[str, Any] = {"form": candidate.name, "equation": candidate.equation, "parameters": candidate.size}
+        form = candidate.form
+        entry: dict[str, Any] = {"form": form.name, "equation": form.equation, "parameters": form.size}
         why = refusal(candidate, points)
         if why is None:
             fitted.append(tried_on(candidate, points))
@@ -188,7 +164,7 @@ def choose(candidates: Sequence[Candidate], points: Points) -> Choice:
         return Choice(None, f"no form can be told from {_count(points.points, 'point')} ({reasons})", tuple(tried))
     best = min(fitted, key=lambda one: one.error)
     chosen = min(
-        (one for one in fitted if not clearly_worse(one, best)), key=lambda one: (one.candidate.size, one.error)
+        (one for one in fitted if not clearly_worse(one, best)), key=lambda one: (one.candidate.form.size, one.error)
     )
     return Choice(chosen, why_chosen(chosen, best, len(fitted)), tuple(tried))
 
@@ -220,6 +196,6 @@ def why_chosen(chosen: Fitted, best: Fitted, count: int) -> str:
     if chosen is best:
         return f"lowest error on what was left out, of {_count(count, 'form')}"
     return (
-        f"fewest parameters among forms not clearly worse than {best.candidate.name} on what was left out "
+        f"fewest parameters among forms not clearly worse than {best.candidate.form.name} on what was left out "
         f"(error {chosen.error:.4g}, there {best.error:.4g})"
     )

@@ -37,8 +37,8 @@ def draws_of(fitted: Fitted, points: Points, scatter: SeedScatter | None = None,
     predicted = candidate.predict(fitted.theta, points.at)
     table = residual_table(points.groups, candidate.residuals(points.values, predicted))
     groups = len(points.values) if scatter is None else int(points.groups.max()) + 1
-    factor = widening(groups, groups - candidate.size if scatter is None else scatter.freedom)
-    found = np.empty((DRAWS, candidate.size))
+    factor = widening(groups, groups - candidate.form.size if scatter is None else scatter.freedom)
+    found = np.empty((DRAWS, candidate.form.size))
     for index in range(DRAWS):
         moved = factor * redrawn(table, points.groups, rng)
         if scatter is not None:

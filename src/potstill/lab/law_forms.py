@@ -44,6 +44,11 @@ class Form:
     log_loss: Callable[[np.ndarray, Columns], np.ndarray]
     needs: Mapping[str, int] = field(default_factory=dict)  # distinct values of a column that it takes
 
+    @property
+    def size(self) -> int:
+        """Coefficients."""
+        return len(self.kinds)
+
     def bounds(self, losses: np.ndarray) -> np.ndarray:
         """[P, 2] where coefficients are searched; the floor E stays under the lowest loss."""
         low, high = float(losses.min()), float(losses.max())
@@ -212,6 +217,11 @@ class DifferenceForm:
 
     name: str
     powers: tuple[tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        """Coefficients."""
+        return len(self.powers)
 
     @property
     def names(self) -> list[str]:

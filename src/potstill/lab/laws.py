@@ -142,7 +142,7 @@ def difference_law(pairs: Pairs, measure: Measure, seed: int = 0) -> dict[str, A
     fitted = choice.chosen
     if fitted is None:
         return no_law(choice.why, points.points, choice.tried)
-    form = next(form for form in DIFFERENCE if form.name == fitted.candidate.name)
+    form = next(form for form in DIFFERENCE if form.name == fitted.candidate.form.name)
     in_x = len({power for _, power in form.powers})
     scatter = SeedScatter(pairs.differences, len(teachers) - in_x)
     draws = draws_of(fitted, points, scatter, seed)
@@ -181,7 +181,7 @@ def curved_law(
     """A law in logarithms of coefficients, with plain values beside them."""
     draws = draws_of(fitted, points, None, seed)
     law = law_of(choice, fitted, points, draws, inputs, models)
-    form = FORMS[fitted.candidate.name]
+    form = FORMS[fitted.candidate.form.name]
     plain, others = form.plain(fitted.theta, centre), [form.plain(row, centre) for row in draws]
     bounds = form.bounds(points.values)
     edge = np.isclose(fitted.theta[:, None], bounds, atol=1e-3).any(1)
@@ -212,8 +212,8 @@ def law_of(
     return {
         "status": "fitted",
         "why": choice.why,
-        "form": fitted.candidate.name,
-        "equation": fitted.candidate.equation,
+        "form": fitted.candidate.form.name,
+        "equation": fitted.candidate.form.equation,
         "theta": rounded(fitted.theta),
         "draws": [rounded(row) for row in draws],
         "bootstrap": {"draws": DRAWS, "groups": groups, "words": f"{DRAWS} redrawn data sets over {groups} groups"},

@@ -72,7 +72,7 @@ def difference(law: Law, gap: Doubtful, weight: float, missed: np.ndarray) -> Do
     if not isinstance(form, Straight):
         raise ValueError(f"expected a law of differences, found the form {law['form']!r}")
     count = len(law["draws"])
-    theta = np.array(law["draws"], dtype=float).reshape(count, form.size)
+    theta = np.array(law["draws"], dtype=float).reshape(count, form.form.size)
     features = form.form.features(gap.draws, np.full(count, weight))
     one = {"gap": np.array([gap.value]), "weight": np.array([weight])}
     value = float(form.predict(np.array(law["theta"], dtype=float), one)[0])
