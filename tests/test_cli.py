@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from command_line import here
 from conftest import ROOT, make_llama
 
 from potstill.config import Run
@@ -46,24 +47,24 @@ def test_run_diagnose_report_and_chat(make_run: Make, tmp_path: Path) -> None:
     assert "verdict:" in done.stdout and f"potstill chat {config.output}" in done.stdout
     assert re.search(r"golden +\d+\.\d+ -> \d+\.\d+ nats/token +\(teacher", done.stdout)
     assert done.stderr == ""
-    verdict = json.loads(potstill("diagnose", config.output, "--json").stdout)
+    verdict = json.loads(here("diagnose", config.output, "--json").stdout)
     assert {"verdict", "confidence", "best_step", "evidence"} <= verdict.keys()
     assert verdict.pop("source")["kind"] == "run directory"
     assert verdict == json.loads((Path(config.output) / "verdict.json").read_text())
-    page = potstill("report", config.output).stdout.strip()
+    page = here("report", config.output).stdout.strip()
     assert html.escape(verdict["sentence"].split(".")[0][:20], quote=False) in html.unescape(Path(page).read_text())
-    answered = potstill("chat", config.output, "--prompt", "how do people make tea", "--max-new-tokens", "5")
+    answered = here("chat", config.output, "--prompt", "how do people make tea", "--max-new-tokens", "5")
     assert answered.returncode == 0 and answered.stdout
-    exported = potstill("export", config.output, "--step", "4")
+    exported = here("export", config.output, "--step", "4")
     assert exported.returncode == 0 and exported.stderr == ""
     assert (Path(exported.stdout.strip()) / "model.safetensors").is_file()
-    refused = potstill("export", config.output, "--step", "5")
+    refused = here("export", config.output, "--step", "5")
     assert refused.returncode == 1 and "keeps no checkpoint of step 5; there are: 4, 6" in refused.stderr
 
 
 def test_check_foresees_and_writes_nothing(make_run: Make, tmp_path: Path) -> None:
     config = make_run()
-    done = potstill("check", write(config, tmp_path / "run.yaml"))
+    done = here("check", write(config, tmp_path / "run.yaml"))
     assert done.returncode == 0, done.stderr
     for word in ("teacher", "student", "vocabularies", "memory", "time", "monitor share"):
         assert word in done.stdout
@@ -79,7 +80,7 @@ def test_check_warns_beyond_one_order_of_magnitude(make_run: Make, tmp_path: Pat
         "num_heads": 1,
         "ffn_size": 8,
     }
-    done = potstill("check", write(make_run(student=tiny), tmp_path / "run.yaml"))
+    done = here("check", write(make_run(student=tiny), tmp_path / "run.yaml"))
     assert done.returncode == 0, done.stderr
     assert "order of magnitude" in done.stdout
 
@@ -102,7 +103,7 @@ def test_bad_input_is_refused_before_training(make_run: Make, tmp_path: Path, ov
     if "cuda" in override and torch.cuda.is_available():
         pytest.skip("there is a GPU here")  # asking for one is then no bad input
     config = make_run()
-    done = potstill("run", write(config, tmp_path / "run.yaml"), override)
+    done = here("run", write(config, tmp_path / "run.yaml"), override)
     assert done.returncode == 1
     assert message in done.stderr and done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
@@ -129,7 +130,7 @@ def test_a_teacher_with_other_tokens_is_refused(make_run: Make, tmp_path: Path, 
     tokenizer.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(json.dumps(changed))
     student = {"kind": "load", "model": {"kind": "folder", "path": str(folder)}}
-    done = potstill("run", write(make_run(student=student), tmp_path / "run.yaml"))
+    done = here("run", write(make_run(student=student), tmp_path / "run.yaml"))
     assert done.returncode == 1
     assert "2 ids differ (id 318" in done.stderr and "same" not in done.stdout
 

@@ -474,26 +474,27 @@ def test_a_line_of_fifty_megabytes_takes_no_gigabytes(tmp_path: Path) -> None:
 
 def test_the_verb_makes_reports_and_opens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from potstill.cli.corpus import corpus_verb
-    from potstill.config.load import ConfigError
+    from potstill.config.load import ConfigError, load_corpus
 
     settings = planted(tmp_path, 15)
     (tmp_path / "corpus.yaml").write_text(json.dumps(settings.model_dump(mode="json")))
     for _ in range(2):
-        corpus_verb(tmp_path / "corpus.yaml", ["tokenizer.vocabulary=300"], tmp_path / "corpus")
+        corpus_verb(load_corpus(tmp_path / "corpus.yaml", ["tokenizer.vocabulary=300"]), tmp_path / "corpus")
         out = capsys.readouterr().out
         assert "away" in out and "5.0 %" in out and "300 tokens in the vocabulary" in out
         assert "b.jsonl, line 4" in out.replace("\n", " ")
     with pytest.raises(ConfigError, match="Did you mean tokenizer"):
-        corpus_verb(tmp_path / "corpus.yaml", ["tokeniser=1"], tmp_path / "corpus")
+        load_corpus(tmp_path / "corpus.yaml", ["tokeniser=1"])
 
 
 def test_the_verb_writes_text_of_the_packages_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from potstill.cli.corpus import corpus_verb
+    from potstill.config.load import load_corpus
 
     (tmp_path / "c.yaml").write_text(
         "train: [{kind: generated, corpus: grammar, chars: 60000}]\nheld_out: 0.1\nmost_contaminated: 1\n"
         "tokenizer: {kind: characters}\n"
     )
-    corpus_verb(tmp_path / "c.yaml", [], tmp_path / "corpus")
+    corpus_verb(load_corpus(tmp_path / "c.yaml"), tmp_path / "corpus")
     assert open_corpus(tmp_path / "corpus").sets["train"]["bytes"] > 40_000
     assert no_text  # nothing of the test's own was asked

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from potstill.config import Run
+from potstill.config import Run, load_run
 from potstill.data.duplicates import jaccard, near_duplicates_within, word_grams
 from potstill.metrics.diversity import Repeats, distinct, diversity, keyed_sample, self_bleu
 from potstill.records import DataPlan, Message, Prompt
@@ -153,7 +153,7 @@ def said_by_check(config: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
     path = tmp_path / "check.yaml"
     path.write_text(yaml.safe_dump(config.dump()))
-    check_verb(path, [])
+    check_verb(load_run(path))
     return " ".join(capsys.readouterr().out.split())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from command_line import here
 from conftest import ROOT
 from pretraining_case import CORPUS, SHAPE
 
@@ -47,7 +48,7 @@ def write(folder: Path, name: str, value: Any) -> str:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a corpus and a plain model, both made by the command line."""
     folder = tmp_path_factory.mktemp("pretrain")
-    made = potstill(folder, "corpus", write(folder, "corpus.yaml", CORPUS))
+    made = here("corpus", write(folder, "corpus.yaml", CORPUS), folder=folder)
     assert made.returncode == 0, made.stderr
     assert "technical" in made.stdout and "300 tokens in the vocabulary" in made.stdout
     plain = potstill(folder, "pretrain", write(folder, "plain.yaml", tree("plain")))
@@ -62,11 +63,11 @@ def losses(folder: Path) -> list[float]:
 
 def test_a_student_learns_from_the_model_that_the_first_command_left(place: Path) -> None:
     teacher = {"kind": "folder", "path": "plain/model"}
-    done = potstill(place, "pretrain", write(place, "distilled.yaml", tree("distilled", 0.5, teacher=teacher)))
+    done = here("pretrain", write(place, "distilled.yaml", tree("distilled", 0.5, teacher=teacher)), folder=place)
     assert done.returncode == 0, done.stderr
     line = json.loads((place / "distilled" / "metrics.jsonl").read_text().splitlines()[0])
     assert line["loss"] == pytest.approx(0.5 * line["term/cross_entropy"] + 0.5 * line["term/forward_kl"], rel=1e-6)
-    again = potstill(place, "pretrain", "distilled.yaml")
+    again = here("pretrain", "distilled.yaml", folder=place)
     assert again.returncode == 0 and len(losses(place / "distilled")) == 8, "what is done is not done again"
 
 
@@ -85,7 +86,7 @@ def test_two_processes_train_as_one(place: Path) -> None:
 )
 def test_what_is_not_there_is_told_without_a_traceback(place: Path, changes: dict[str, Any], message: str) -> None:
     weight = 0.5 if "teacher" in changes else 0.0
-    done = potstill(place, "pretrain", write(place, "wrong.yaml", tree("wrong", weight, **changes)))
+    done = here("pretrain", write(place, "wrong.yaml", tree("wrong", weight, **changes)), folder=place)
     assert done.returncode != 0
     assert message in done.stderr + done.stdout and "Traceback" not in done.stderr + done.stdout
     assert not (place / "wrong" / "metrics.jsonl").exists()
@@ -93,10 +94,10 @@ def test_what_is_not_there_is_told_without_a_traceback(place: Path, changes: dic
 
 def test_a_teacher_with_other_tokens_is_refused(place: Path) -> None:
     other = CORPUS | {"train": [{"kind": "generated", "corpus": "prose", "chars": 20000}], "out_of_domain": {}}
-    assert potstill(place, "corpus", write(place, "other.yaml", other), "--output", "other").returncode == 0
-    assert potstill(place, "pretrain", "plain.yaml", "output=stranger", "corpus=other").returncode == 0
+    assert here("corpus", write(place, "other.yaml", other), "--output", "other", folder=place).returncode == 0
+    assert here("pretrain", "plain.yaml", "output=stranger", "corpus=other", folder=place).returncode == 0
     teacher = {"kind": "folder", "path": "stranger/model"}
-    done = potstill(place, "pretrain", write(place, "wrong.yaml", tree("wrong", 0.5, teacher=teacher)))
+    done = here("pretrain", write(place, "wrong.yaml", tree("wrong", 0.5, teacher=teacher)), folder=place)
     assert done.returncode != 0 and "Traceback" not in done.stderr + done.stdout
     assert "token" in done.stderr + done.stdout
 

@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT
 from pydantic import ValidationError
 
-from potstill.config import Run
+from potstill.config import Run, load_run
 from potstill.config.endpoint import Endpoint
 from potstill.config.load import ConfigError, parse_run
 from potstill.config.model import FolderModel, GgufModel, HubModel
@@ -305,7 +305,7 @@ def test_forbidden_terms_stop_check_before_a_model_is_loaded(
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(make_run(teacher=llama2_folder).dump()))
     with pytest.raises(TermsError, match="Llama 2"):
-        check_verb(path, [])
+        check_verb(load_run(path))
 
 
 def test_acknowledged_terms_pass_and_the_card_repeats_them(make_run: Make, llama2_folder: Path) -> None:
@@ -326,11 +326,11 @@ def test_check_says_what_it_found(make_run: Make, tmp_path: Path, capsys: pytest
 
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(make_run().dump()))
-    check_verb(path, ["teacher.terms=llama3.1"])
+    check_verb(load_run(path, ["teacher.terms=llama3.1"]))
     said = " ".join(capsys.readouterr().out.split())
     assert re.search(r"terms teacher llama-teacher\d+: llama3.1, conditions", said)
     assert 'begin the student\'s name with "Llama"' in said
-    check_verb(path, [])
+    check_verb(load_run(path))
     said = " ".join(capsys.readouterr().out.split())
     assert re.search(r"teacher llama-teacher\d+: terms not known", said) and "docs/guide/terms.md" in said
 

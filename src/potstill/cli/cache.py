@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from potstill.cli.run import program
-from potstill.config import load_run
+from potstill.config import Run
 from potstill.training.cache_run import cache_targets
 from potstill.training.quiet import quiet_libraries
 from potstill.training.show import Show
 
 
-def cache_verb(path: Path, overrides: Sequence[str]) -> None:
-    """Parse, write, report."""
-    config = load_run(path, overrides)
+def cache_verb(path: Path, config: Run) -> None:
+    """Write, report."""
     quiet_libraries()
     show = Show()
     folder = cache_targets(config, show)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from potstill.config import load_run
+from potstill.config import Run
 from potstill.training.distil import say_forecast
 from potstill.training.hardware import settle_precision
 from potstill.training.parallel import start_world
@@ -16,9 +13,8 @@ from potstill.training.show import Show
 from potstill.training.stages import load_models, load_prompts
 
 
-def check_verb(path: Path, overrides: Sequence[str]) -> None:
+def check_verb(config: Run) -> None:
     """Load models and prompts, foresee; nothing is written."""
-    config = load_run(path, overrides)
     quiet_libraries()
     permitted(config)  # before anything is loaded
     device = start_world(config.training.device).device

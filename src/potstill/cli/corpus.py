@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
-from potstill.config.load import load_corpus
+from potstill.config.corpus import CorpusConfig
 from potstill.data.corpus import Corpus
 from potstill.data.corpus_building import make_corpus
 from potstill.data.corpus_stages import CorpusStopped
@@ -18,9 +17,8 @@ from potstill.training.show import Show
 from potstill.training.signals import Stopped, stopping
 
 
-def corpus_verb(path: Path, overrides: Sequence[str], output: Path) -> None:
-    """Parse, make or open, report."""
-    config = load_corpus(path, overrides)
+def corpus_verb(config: CorpusConfig, output: Path) -> None:
+    """Make or open, report."""
     quiet_libraries()
     show = Show()
     with stopping() as stop, show.bars(lambda: stop.requested) as progress:

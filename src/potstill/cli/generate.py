@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from potstill.config.load import load_generate
+from potstill.config.generate import Generate
 from potstill.training.generating import generate
 from potstill.training.quiet import quiet_libraries
 from potstill.training.show import Show
 
 
-def generate_verb(path: Path, overrides: Sequence[str]) -> None:
-    """Parse, sample, verify, say where it is."""
-    config = load_generate(path, overrides)
+def generate_verb(config: Generate) -> None:
+    """Sample, verify, say where it is."""
     quiet_libraries()
     show = Show()
     run = generate(config, show)

@@ -1,4 +1,7 @@
-"""The command line. A verb's module, and torch with it, is imported only when it is chosen."""
+"""The command line. A verb's module, and torch with it, is imported only when it is chosen.
+
+A file of settings is read before that: a slip in it should cost its user a second, not an import of torch.
+"""
 
 from __future__ import annotations
 
@@ -25,33 +28,45 @@ RunPath = Annotated[Path, typer.Argument(help="A run directory.")]
 @app.command()
 def run(config: Config, overrides: Overrides = None) -> None:
     """Distil; go on where it stopped; end with verdict, student and report."""
+    from potstill.config.load import load_run
+
+    settings = load_run(config, overrides or [])
     from potstill.cli.run import run_verb
 
-    run_verb(config, overrides or [])
+    run_verb(settings)
 
 
 @app.command()
 def check(config: Config, overrides: Overrides = None) -> None:
     """Foresee a run before spending anything: agreement, sizes, work, memory, time."""
+    from potstill.config.load import load_run
+
+    settings = load_run(config, overrides or [])
     from potstill.cli.check import check_verb
 
-    check_verb(config, overrides or [])
+    check_verb(settings)
 
 
 @app.command()
 def generate(config: Config, overrides: Overrides = None) -> None:
     """Have a teacher answer prompts into a store: several answers each, verified, resumable."""
+    from potstill.config.load import load_generate
+
+    settings = load_generate(config, overrides or [])
     from potstill.cli.generate import generate_verb
 
-    generate_verb(config, overrides or [])
+    generate_verb(settings)
 
 
 @app.command()
 def cache(config: Config, overrides: Overrides = None) -> None:
     """Write what the teacher says about a run's rows to disk, to train from; say what that costs and loses."""
+    from potstill.config.load import load_run
+
+    settings = load_run(config, overrides or [])
     from potstill.cli.cache import cache_verb
 
-    cache_verb(config, overrides or [])
+    cache_verb(config, settings)
 
 
 @app.command()
@@ -133,17 +148,23 @@ def corpus(
     output: Annotated[Path, typer.Option(help="Folder of the corpus.")] = Path("corpus"),
 ) -> None:
     """Text becomes tokens on disk, once: training, held-out and other sets, contamination; goes on where it stopped."""
+    from potstill.config.load import load_corpus
+
+    settings = load_corpus(config, overrides or [])
     from potstill.cli.corpus import corpus_verb
 
-    corpus_verb(config, overrides or [], output)
+    corpus_verb(settings, output)
 
 
 @app.command()
 def pretrain(config: Config, overrides: Overrides = None) -> None:
     """Train one model from random weights on a corpus, with a teacher or without; goes on where it stopped."""
+    from potstill.config.load import load_pretraining
+
+    settings = load_pretraining(config, overrides or [])
     from potstill.cli.pretrain import pretrain_verb
 
-    pretrain_verb(config, overrides or [])
+    pretrain_verb(settings)
 
 
 @app.command()

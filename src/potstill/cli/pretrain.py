@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from potstill.config.load import load_pretraining
 from potstill.config.pretraining import Pretraining
 from potstill.data.collate import Layout
 from potstill.data.corpus import Corpus, Pieces, open_corpus
@@ -28,9 +26,8 @@ from potstill.training.signals import stopping
 MEASURED_BLOCKS = 16
 
 
-def pretrain_verb(path: Path, overrides: Sequence[str]) -> None:
-    """Parse, train or go on, measure."""
-    config = load_pretraining(path, overrides)
+def pretrain_verb(config: Pretraining) -> None:
+    """Train or go on, measure."""
     quiet_libraries()
     corpus, world = open_corpus(Path(config.corpus)), start_world(config.run.device)
     show = Show(quiet=os.environ.get("RANK", "0") != "0")

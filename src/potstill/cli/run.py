@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from potstill.config import load_run
+from potstill.config import Run
 from potstill.diagnosis import read_curves
 from potstill.report import write_report
 from potstill.run_dir import RunDir
@@ -17,9 +16,8 @@ from potstill.training.quiet import quiet_libraries
 from potstill.training.show import Show
 
 
-def run_verb(path: Path, overrides: Sequence[str]) -> None:
-    """Parse, distil, report, summarise."""
-    config = load_run(path, overrides)
+def run_verb(config: Run) -> None:
+    """Distil, report, summarise."""
     quiet_libraries()
     leads = os.environ.get("RANK", "0") == "0"
     run = distil(config, Show(quiet=not leads))
