@@ -13,9 +13,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from two_ranks import three_steps
 
 from potstill.config import Run
 from potstill.run_dir import RunDir
+from potstill.training.distil import distil
+from potstill.training.parallel import start_world
+from potstill.training.show import Show
 
 SCRIPT = Path(__file__).parent / "two_ranks.py"
 
@@ -40,12 +44,12 @@ def launch(arguments: list[str], processes: int) -> str:
     ],
 )
 def test_two_processes_equal_one(family: str, tie: str, trained: str, tmp_path: Path) -> None:
+    three_steps(start_world("cpu"), family, tie == "tied", "ddp", str(tmp_path / "one"), trained == "adapted")
+    launch([str(SCRIPT), family, tie, str(tmp_path), trained], 2)
     found = {}
-    for name, parallel, processes in (("one", "ddp", 1), ("ddp", "ddp", 2), ("fsdp", "fsdp", 2)):
-        output = tmp_path / name
-        launch([str(SCRIPT), family, tie, parallel, str(output), trained], processes)
-        metrics = json.loads(Path(f"{output}.json").read_text())
-        found[name] = (metrics, load_file(f"{output}.safetensors"))
+    for name in ("one", "ddp", "fsdp"):
+        metrics = json.loads((tmp_path / f"{name}.json").read_text())
+        found[name] = (metrics, load_file(tmp_path / f"{name}.safetensors"))
     metrics, expected = found.pop("one")
     for name, (others, tensors) in found.items():
         for ours, theirs in zip(metrics, others, strict=True):
@@ -69,9 +73,7 @@ def test_a_whole_run_works_on_two_processes_and_resumes_on_one(
     run = RunDir(config.output)
     assert [record.step for record in run.evaluations()] == [0, 2]
     assert run.file("student/model.safetensors").is_file()
-    alone = RunDir(make_run(training__steps=2, output="alone").output)
-    path.write_text(yaml.safe_dump(make_run(training__steps=2, output="alone").dump()))
-    launch(["-m", "potstill.cli.main", "run", str(path)], 1)
+    alone = distil(make_run(training__steps=2, output="alone"), Show(quiet=True))
     for ours, theirs in zip(alone.evaluations(), run.evaluations(), strict=True):
         for name in ("proxy", "golden"):
             assert theirs.series[name].sums.tolist() == pytest.approx(ours.series[name].sums.tolist(), rel=1e-3)
@@ -97,9 +99,12 @@ def test_two_processes_share_what_the_student_says(make_run: Callable[..., Run],
     for processes in (1, 2):
         kind = parallel if processes == 2 else "ddp"
         config = make_run(output=f"on-{processes}", training__parallel=kind, **changes)
-        path = tmp_path / "run.yaml"
-        path.write_text(yaml.safe_dump(config.dump()))
-        launch(["-m", "potstill.cli.main", "run", str(path)], processes)
+        if processes == 1:
+            distil(config, Show(quiet=True))
+        else:
+            path = tmp_path / "run.yaml"
+            path.write_text(yaml.safe_dump(config.dump()))
+            launch(["-m", "potstill.cli.main", "run", str(path)], processes)
         found[processes] = list(RunDir(config.output).lines("metrics.jsonl"))
     for alone, shared in zip(found[1], found[2], strict=True):
         for name in (key for key in alone if key.startswith(("rows/", "tokens/", "staleness/"))):

@@ -1,4 +1,4 @@
-"""Run by torchrun from test_parallel.py: three steps, then the lead writes losses and weights."""
+"""Three steps, then the lead writes losses and weights; torchrun runs it from test_parallel.py for each way in turn."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from potstill.teachers import LocalTeacher
 from potstill.training.checkpoint import weights
 from potstill.training.loop import Trainer
 from potstill.training.optim import make_optimiser
-from potstill.training.parallel import start_world, whole, wrap
+from potstill.training.parallel import World, start_world, whole, wrap
 
 
-def main(family: str, tie: bool, parallel: str, output: str, adapted: bool) -> None:
-    torch.set_num_threads(1)
-    world = start_world("cpu")
+def three_steps(world: World, family: str, tie: bool, parallel: str, output: str, adapted: bool) -> None:
+    """Writes OUTPUT.safetensors and OUTPUT.json."""
     teacher, student, layout = make(family, tie)
     if adapted:
         adapt(student, Lora(kind="lora", rank=4), 0)
@@ -48,4 +47,7 @@ def main(family: str, tie: bool, parallel: str, output: str, adapted: bool) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] == "tied", sys.argv[3], sys.argv[4], sys.argv[5] == "adapted")
+    torch.set_num_threads(1)
+    here = start_world("cpu")
+    for way in ("ddp", "fsdp"):
+        three_steps(here, sys.argv[1], sys.argv[2] == "tied", way, f"{sys.argv[3]}/{way}", sys.argv[4] == "adapted")
