@@ -17,9 +17,11 @@ from potstill.config.pretraining import PretrainingLab, Variant
 from potstill.config.schedule import WeightSchedule
 from potstill.lab.conducting import PRETRAINING_PRESETS, flat, preset_path
 from potstill.lab.pretraining import PLAIN, Grid, Model, complement, in_words, teacher_name, terms_of
+from potstill.lab.pretraining_conducting import conduct_pretraining
 from potstill.lab.pricing import Bill, bill_lines, price
 from potstill.lab.steps import in_order
 from potstill.models.shapes import shape_parameters
+from potstill.training.show import Show
 
 OTHER = CORPUS | {"train": [{"kind": "generated", "corpus": "prose", "chars": 60000}]}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -292,3 +294,28 @@ def test_a_dry_run_says_the_four_kinds_apart_and_writes_nothing(
 def test_prices_are_said_in_columns() -> None:
     found = bill_lines(price(small(), 300, 1), 2)
     assert len(found) == 9 and len({len(line) for line in found[1:5]}) == 1
+
+
+def test_without_the_device_the_amounts_are_told_and_hours_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    bill = price(small(device="cuda"), 300, 1)
+    assert [one.flops for one in bill.prices] == [one.flops for one in price(small(), 300, 1).prices]
+    found = bill_lines(bill, 1)
+    assert all(line.endswith("       ?") for line in found[1:6])
+    assert any("hours are not known" in line and "no GPU" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"device": "cuda"}, "no GPU is visible"),
+        ({"corpus": LAB["corpus"] | {"train": [{"kind": "files", "paths": ["nowhere/*.txt"]}]}}, "no file matches"),
+    ],
+)
+def test_what_is_not_there_is_told_before_a_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], expected: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match=expected):
+        conduct_pretraining(small(**change), "small", tmp_path / "lab", 1, Show(quiet=True))
+    assert not (tmp_path / "lab").exists()

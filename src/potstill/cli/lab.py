@@ -79,7 +79,7 @@ def show_price(lab: PretrainingLab, workers: int, show: Show) -> None:
         from potstill.data.corpus_checking import load_tokenizer
 
         vocabulary = len(load_tokenizer(Path(how.path))) if how.kind == "folder" else CHARACTERS
-    show.say(f"what it will cost, {workers} steps at a time on this machine:\n")
+    show.say(f"what it will cost, {workers} {'step' if workers == 1 else 'steps'} at a time on this machine:\n")
     for line in bill_lines(price(lab, vocabulary, threads_each(workers)), workers):
         show.say(f"  {line}")
 

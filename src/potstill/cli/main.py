@@ -220,7 +220,9 @@ def hacking(
 @lab_app.command()
 def pretraining(
     overrides: Overrides = None,
-    preset: Annotated[str, typer.Option(help="Settings that come along: tiny, tiny-full or small.")] = "tiny",
+    preset: Annotated[
+        str, typer.Option(help="Settings that come along: tiny, tiny-full or small (a GPU, text of your own).")
+    ] = "tiny",
     config: Annotated[Path | None, typer.Option(help="Settings of your own, as a YAML file, instead.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder; default: runs/lab-pretraining-PRESET.")] = None,
     workers: Annotated[

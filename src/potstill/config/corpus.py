@@ -94,5 +94,10 @@ class CorpusConfig(Frozen):
             raise ValueError(f"held_out must be a share between 0 and 0.5, or documents, found {self.held_out}")
         return self
 
+    def sources(self) -> list[TextSource]:
+        """Of every set, the training text's first."""
+        held_out = () if isinstance(self.held_out, float) else self.held_out
+        return [*self.train, *held_out, *(source for some in self.out_of_domain.values() for source in some)]
+
 
 __all__ = ["CorpusConfig", "FilesText", "FolderTokenizer", "GeneratedText", "HubText", "TextSource"]

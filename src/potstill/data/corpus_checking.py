@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from potstill.config.corpus import CorpusConfig, FilesText, FolderTokenizer, GeneratedText
+from potstill.config.corpus import CorpusConfig, FilesText, FolderTokenizer, GeneratedText, TextSource
 from potstill.config.lab import Characters
 from potstill.data.contamination import refuse_contaminated
 from potstill.data.corpus import Corpus, CorpusError
@@ -124,8 +124,7 @@ def _differences(old: Any, new: Any, place: str) -> Iterator[str]:
 
 
 def _no_new_files(corpus: Corpus, config: CorpusConfig, recorded: Mapping[str, Any]) -> None:
-    held_out = () if isinstance(config.held_out, float) else config.held_out
-    new = [str(p) for p in _matching([*config.train, *held_out, *_flat(config)]) if str(p) not in recorded]
+    new = [str(p) for p in _matching(config.sources()) if str(p) not in recorded]
     if new:
         raise CorpusError(
             f"`paths` match files that are not in {corpus.path}: {', '.join(new[:5])}. Name another folder, remove "
@@ -133,11 +132,7 @@ def _no_new_files(corpus: Corpus, config: CorpusConfig, recorded: Mapping[str, A
         )
 
 
-def _flat(config: CorpusConfig) -> list[Any]:
-    return [source for sources in config.out_of_domain.values() for source in sources]
-
-
-def _matching(sources: Iterable[Any]) -> list[Path]:
+def _matching(sources: Iterable[TextSource]) -> list[Path]:
     """Files that are there now; a path that names none now is told elsewhere."""
     found: list[Path] = []
     for source in sources:

@@ -6,13 +6,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from potstill.config.corpus import FilesText
 from potstill.config.pretraining import PretrainingLab
+from potstill.data.corpus_reading import files_of
 from potstill.lab.pretraining import Grid, Model
 from potstill.lab.pretraining_reading import made_models
 from potstill.lab.pretraining_results import best_weights, write_results
 from potstill.lab.steps import Step, in_order, run_steps
 from potstill.report.pretraining import write_pretraining_report
 from potstill.run_dir import write_atomic
+from potstill.training.parallel import start_world
 from potstill.training.show import Show
 
 #: Results are written again after so many measured models; every cell would cost more than it shows.
@@ -21,6 +24,9 @@ WRITE_EVERY = 6
 
 def conduct_pretraining(lab: PretrainingLab, preset: str, output: Path, workers: int, show: Show) -> Path:
     """Run what is not done yet, and return the path of results.json; report.html lies beside it."""
+    start_world(lab.device)  # raises ValueError where the device is not there, before anything is made
+    if not (output / "lab.json").exists():
+        check_text(lab)
     output.mkdir(parents=True, exist_ok=True)
     described = {"preset": preset, **lab.model_dump(mode="json")}
     write_atomic(output / "lab.json", json.dumps(described, indent=1).encode())
@@ -35,6 +41,15 @@ def conduct_pretraining(lab: PretrainingLab, preset: str, output: Path, workers:
     path = write_results(lab, preset, output, made_models(grid, output, models), law=True)
     write_pretraining_report(path)
     return path
+
+
+def check_text(lab: PretrainingLab) -> None:
+    """Raises CorpusError where the files of a text are not there."""
+    others = [variant.teacher_corpus for variant in lab.variants.values()]
+    for corpus in [lab.corpus, *(other for other in others if other is not None)]:
+        for source in corpus.sources():
+            if isinstance(source, FilesText):
+                files_of(source)
 
 
 def _perform(

@@ -2,11 +2,12 @@
 
 FLOPs are 6 N a token for training and 2 N for a teacher's forward pass, N the parameters that
 multiply at every token (body and head). Hours come from a few real steps of each size on this
-machine, cut short where one would take long.
+machine, cut short where one would take long; on a machine without the lab's device they stay unknown.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Price:
     models: int
     tokens: int
     flops: float
-    seconds: float  # of one worker
+    seconds: float  # of one worker; NaN where the device is not here
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Bill:
     prices: tuple[Price, ...]
     kept_bytes: int  # of teachers' hidden states
     weight_bytes: int  # of all models
-    rates: dict[str, float]  # size -> tokens a second in training
+    rates: dict[str, float]  # size -> tokens a second in training, NaN where the device is not here
 
     def hours(self, workers: int) -> float:
         """Of all work, `workers` steps at a time. Corpus and measuring are not in it."""
@@ -105,7 +106,9 @@ def is_uniform(lab: PretrainingLab, model: Model) -> bool:
 
 
 def training_rate(lab: PretrainingLab, size: str, vocabulary: int, threads: int) -> float:
-    """Tokens a second of plain training of this size, from a few steps on random tokens."""
+    """Tokens a second of plain training of this size, from a few steps on random tokens; NaN without the device."""
+    if lab.device == "cuda" and not torch.cuda.is_available():
+        return math.nan
     world = start_world(lab.device)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -151,11 +154,18 @@ def bill_lines(bill: Bill, workers: int) -> list[str]:
     """For people."""
     lines = [f"{'':<26}{'models':>7}{'tokens':>9}{'PFLOP':>10}{'hours':>8}"]
     for one in bill.prices:
-        hours = one.seconds / workers / 3600
-        lines.append(f"{one.what:<26}{one.models:>7}{in_words(one.tokens):>9}{one.flops / 1e15:>10.3g}{hours:>8.2f}")
-    lines.append(f"{'together':<26}{'':>7}{'':>9}{sum(p.flops for p in bill.prices) / 1e15:>10.3g}"
-                 f"{bill.hours(workers):>8.2f}")  # fmt: skip
+        amounts = f"{one.models:>7}{in_words(one.tokens):>9}{one.flops / 1e15:>10.3g}"
+        lines.append(f"{one.what:<26}{amounts}{_hours(one.seconds / workers / 3600)}")
+    together = f"{'':>7}{'':>9}{sum(p.flops for p in bill.prices) / 1e15:>10.3g}"
+    lines.append(f"{'together':<26}{together}{_hours(bill.hours(workers))}")
     lines.append(f"kept targets {bill.kept_bytes / 1e9:.2f} GB, weights {bill.weight_bytes / 1e9:.2f} GB")
-    lines.append("a second, one worker: " + ", ".join(f"{s} {r:,.0f} tokens" for s, r in bill.rates.items()))
+    if any(math.isnan(rate) for rate in bill.rates.values()):
+        lines.append("hours are not known: the lab's device is cuda and no GPU is visible here")
+    else:
+        lines.append("a second, one worker: " + ", ".join(f"{s} {r:,.0f} tokens" for s, r in bill.rates.items()))
     lines.append("reading the corpus and measuring are not in it; completing sizes are priced at one weight a teacher")
     return lines
+
+
+def _hours(hours: float) -> str:
+    return f"{'?' if math.isnan(hours) else f'{hours:.2f}':>8}"

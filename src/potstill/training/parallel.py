@@ -44,7 +44,7 @@ def start_world(device: Literal["auto", "cpu", "cuda"]) -> World:
     """Join the processes that torchrun started, or be alone."""
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("training.device is cuda and no GPU is visible; set it to auto or cpu")
+        raise ValueError("the setting device is cuda and no GPU is visible; set it to auto or cpu")
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World(0, 1, torch.device("cuda" if use_cuda else "cpu"))
     here = torch.device("cpu")

@@ -57,7 +57,7 @@ class Bar:
     def __init__(self, show: Show, what: str, total: int | None, done: int):
         self.show, self.what, self.total, self.done = show, what, total, done
         self.tokens, self.started, self._first = 0, time.perf_counter(), done
-        self._spoke = self.started
+        self._spoke, self._ended = self.started, False
         self._live = show.console.is_terminal and not show.quiet
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -93,14 +93,15 @@ class Bar:
         self.done += units
         self.tokens += tokens
         passed = max(1e-9, time.perf_counter() - self.started)
-        text = f"{self.tokens / passed:,.0f} tokens/s {note}"
+        text = f"{self.tokens / passed:,.0f} tokens/s {note}" if self.tokens else note
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=self.done, note=text)
             return
         last = self.total is not None and self.done >= self.total
-        if self.show.quiet or (time.perf_counter() - self._spoke < PLAIN_SECONDS and not last):
+        silent = self._ended if last else time.perf_counter() - self._spoke < PLAIN_SECONDS
+        if self.show.quiet or silent:
             return
-        self._spoke = time.perf_counter()
+        self._spoke, self._ended = time.perf_counter(), last
         if self.total is None:
             self.show.say(f"{self.what} {self.done}  {text}")
             return
