@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,7 @@ def test_tensorboard_hides_what_a_killed_run_repeats(make_run: Make, tmp_path: P
     for step in (1, 2, 3, 4, 5):
         killed.metrics(step, {"train/loss": 1.0})
     killed.close(None)
+    time.sleep(1)  # event files are read by name: second, host, process, number; a tenth sorts before a ninth
     again = TensorBoard(config.trackers[0], tracked)
     assert again.resume(3, True) == 3
     for step in (4, 5, 6):
