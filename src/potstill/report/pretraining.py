@@ -99,7 +99,7 @@ def render(results: Results) -> str:
     facts = {
         "answer": lines,
         "others": [(student_name(one), answer(results, one)) for one in results.students[1:]],
-        "relations": "" if first is None else by_relation(results, first),
+        "relations": by_relation(results),
         "raw": raw,
         "facts": [(key, raw[key]) for key in ("preset",) if raw.get(key) is not None],
         "seeds": raw.get("seeds") or sorted({seed for cell in results.cells for seed in cell.seeds}),

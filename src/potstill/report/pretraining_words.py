@@ -171,19 +171,27 @@ def _elsewhere(results: Results, cells: Sequence[Cell], measure: Measure, kind: 
     return f"{kind} the best is {where} with {said}{doubt}"
 
 
-def by_relation(results: Results, student: Student) -> str:
-    """How many teachers of each kind help in domain at some weight."""
-    measure, cells = results.triplet.get(HELD_OUT), results.of(student)
+def by_relation(results: Results) -> str:
+    """In how many pairs of teacher and student, by their sizes, the teacher helps in domain at some weight."""
+    measure = results.triplet.get(HELD_OUT)
+    if measure is None:
+        return ""
     parts = []
     for relation in RELATIONS:
-        mine = [cell for cell in cells if cell.relation == relation]
-        teachers = {cell.teacher for cell in mine}
-        if measure is not None and teachers:
-            good = {cell.teacher for cell in mine if helps(cell, measure)}
-            parts.append(f"{len(good)} of {len(teachers)} {relation}")
+        mine = [cell for cell in results.cells if cell.relation == relation]
+        if mine:
+            good = {pair(cell) for cell in mine if helps(cell, measure)}
+            parts.append(f"{len(good)} of {len({pair(cell) for cell in mine})} {relation}")
     if not parts:
         return ""
-    return f"Teachers that help in domain at some weight, with an interval that leaves out 0: {', '.join(parts)}."
+    return (
+        f"Pairs whose teacher helps in domain at some weight, with an interval that leaves out 0: {', '.join(parts)}."
+    )
+
+
+def pair(cell: Cell) -> tuple[str, float | None, str | None]:
+    """Student and teacher."""
+    return cell.size, cell.tokens, cell.teacher
 
 
 def seeds(cell: Cell) -> str:
