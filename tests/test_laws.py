@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from potstill.lab.law_fits import fit_form, fit_line
 from potstill.lab.law_forms import DIFFERENCE_FORMS, FORMS, DifferenceForm, student_loss
 from potstill.lab.law_points import Measure, grid_of, models_of, pairs_of
 from potstill.lab.laws import difference_law, fit_laws, student_law, supervised_law
+from potstill.lab.predictions import certain, difference
 
 HELD_OUT = Measure("held_out", "in", "nats per token", "lower")
 STUDENT = {"c0": 2.0, "c1": 3.0, "d1": 1.3, "f1": 0.1, "A": 800.0, "a": 0.5, "B": 900.0, "b": 0.45, "g": 0.8}
@@ -90,7 +93,7 @@ def test_only_the_teachers_loss_enters_and_the_fitted_form_is_the_published_one(
 
 def test_every_difference_is_zero_without_weight() -> None:
     for form in DIFFERENCE_FORMS.values():
-        assert not form.features(np.array([-1.0, 2.0]), np.zeros(2)).any()
+        assert not form.features({"gap": np.array([-1.0, 2.0]), "weight": np.zeros(2), "size": np.ones(2)}).any()
 
 
 # -- choosing -------------------------------------------------------------------
@@ -129,10 +132,45 @@ def test_no_effect_is_called_none() -> None:
             {"weights": 2, "teachers": 8},
             16,
         )
-        choice = choose([Straight(form) for form in DIFFERENCE_FORMS.values()], points)
+        choice = choose([Straight(form) for form in DIFFERENCE_FORMS.values() if not form.sized], points)
         assert choice.chosen is not None
         chosen.append(choice.chosen.candidate.form.name)
     assert chosen.count("none") >= 6, chosen
+
+
+def by_size(slope: float, seed: int = 0) -> dict[str, Any]:
+    """Three sizes of students, of which the larger gain `slope` w n nats."""
+    results = simulated(seed=seed, students=[(size, 1_000_000) for size in SIZES], choices=False, other_set=False)
+    for model in results["models"]:
+        if model["role"] == "student":
+            more = slope * model["weight"] * away(model["body_parameters"])
+            model["perplexity"]["held_out"]["nats_per_token"] += more
+    return results
+
+
+def away(body: float) -> float:
+    """n: the log of the parameters over the geometric mean of those measured."""
+    return math.log(body / math.prod(body for _, body in SIZES.values()) ** (1 / 3))
+
+
+def test_a_law_learns_that_larger_students_gain_more() -> None:
+    law = difference_law(pairs_of(models_of(by_size(-0.06)), HELD_OUT), HELD_OUT)
+    assert law["form"] == "lines, sized" and law["equation"].endswith(" + s10 w n")
+    assert law["parameters"]["s10"]["value"] == pytest.approx(-0.06, abs=0.01)
+    assert law["parameters"]["s10"]["high"] < 0 < law["left_out_error"]
+    gap = certain(-0.5, len(law["draws"]))
+    told = [difference(law, gap, 0.5, body, np.zeros(len(law["draws"]))).value for body in (150_000, 1_900_000)]
+    assert told[1] - told[0] == pytest.approx(law["parameters"]["s10"]["value"] * 0.5 * math.log(1_900 / 150))
+
+
+def test_size_is_left_out_where_it_says_nothing_or_was_not_varied() -> None:
+    same = difference_law(pairs_of(models_of(by_size(0.0)), HELD_OUT), HELD_OUT)
+    assert same["form"] == "lines" and "lines, sized" in {one["form"] for one in same["forms"]}
+    one_size = difference_law(pairs_of(models_of(simulated()), HELD_OUT), HELD_OUT)
+    assert not any("sized" in one["form"] for one in one_size["forms"])
+    two = simulated(students=[(size, 1_000_000) for size in ("0.2M", "2M")])
+    refused = difference_law(pairs_of(models_of(two), HELD_OUT), HELD_OUT)["forms"][-1]
+    assert refused["form"].endswith("sized") and refused["why"] == "2 different sizes where it takes 3"
 
 
 # -- doubt ----------------------------------------------------------------------

@@ -164,7 +164,17 @@ def test_words_and_numbers() -> None:
 def test_the_gap_is_taken_where_the_law_takes_it(tree: dict[str, Any]) -> None:
     assert gap_set(tree, "technical", "out") == "technical"
     assert gap_set(tree, "minimal pairs margin", "downstream") == gap_set(tree, OUTSIDE, "out") == HELD_OUT
-    assert law_curve(tree, "technical", 0.5, (0, 1)) is None
+    assert law_curve(tree, "technical", "0.9M", 0.5, (0, 1)) is None
+
+
+def test_a_law_that_knows_sizes_is_drawn_for_each_student(tree: dict[str, Any]) -> None:
+    values = {"c10": -0.2, "c11": 0.1, "s10": -0.05}
+    law = {"status": "fitted", "centre": {"size": 1000.0}, "parameters": {k: {"value": v} for k, v in values.items()}}
+    raw = {"laws": {"measures": {"held_out": {"difference": law}}}, "sizes": {"large": {"body_parameters": 2000.0}}}
+    found = law_curve(raw, "held_out", "large", 0.5, (0.0, 1.0))
+    assert found is not None and found[1][0] == pytest.approx(0.5 * (-0.2 - 0.05 * math.log(2)))
+    assert found[1][-1] - found[1][0] == pytest.approx(0.5 * 0.1)
+    assert law_curve(raw, "held_out", "unknown", 0.5, (0.0, 1.0)) is None
 
 
 @pytest.mark.slow
@@ -175,7 +185,7 @@ def test_the_page_draws_the_laws_that_the_lab_fits(tmp_path: Path) -> None:
     fitted = fit_laws(grid)
     law = fitted["measures"]["held_out"]["difference"]
     cell = law["cells"][0]
-    found = law_curve({"laws": fitted}, "held_out", cell["weight"], (cell["x"], cell["x"] + 1))
+    found = law_curve({"laws": fitted}, "held_out", cell["size"], cell["weight"], (cell["x"], cell["x"] + 1))
     assert found is not None and found[1][0] == pytest.approx(cell["fitted"])
     html = page_of(tmp_path, page_results(small=True) | {"laws": fitted})
     assert len(rows_of(html, "laws")) == 1 + 2 * 3 + 2  # two sets with three laws, accuracy and margin with one

@@ -75,10 +75,10 @@ class Straight:
     form: DifferenceForm
 
     def fit(self, at: Columns, values: np.ndarray, start: np.ndarray | None) -> np.ndarray:
-        return fit_line(self.form.features(at["gap"], at["weight"]), values)
+        return fit_line(self.form.features(at), values)
 
     def predict(self, theta: np.ndarray, at: Columns) -> np.ndarray:
-        return np.asarray(np.einsum("...p,np->...n", theta, self.form.features(at["gap"], at["weight"])))
+        return np.asarray(np.einsum("...p,np->...n", theta, self.form.features(at)))
 
     def residuals(self, values: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         return np.asarray(values - predicted)

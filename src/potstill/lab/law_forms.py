@@ -206,9 +206,13 @@ def student_loss(
     return np.asarray(teacher + capacity * np.exp(-one["c0"] * np.log(teacher) - one["c1"] * one["f1"] * bend))
 
 
+SIZED = "s10"  # the coefficient of w n
+
+
 @dataclass(frozen=True, slots=True)
 class DifferenceForm:
-    """d = sum of c_ij w^i x^j over `powers` (i, j), with i above 0: nothing happens without a teacher.
+    """d = sum of c_ij w^i x^j over `powers` (i, j), with i above 0: nothing happens without a teacher; and s10 w n
+    where it is `sized`, with n = log(N_S / N_0): a larger student may gain more from the same teacher.
 
     Training on (1 - w) cross-entropy + w KL is training against the mixture of data and teacher. Near
     w = 0 the change is linear in w. What the teacher gets wrong enters with w squared, since cross-entropy
@@ -217,32 +221,36 @@ class DifferenceForm:
 
     name: str
     powers: tuple[tuple[int, int], ...]
+    sized: bool = False
 
     @property
     def size(self) -> int:
         """Coefficients."""
-        return len(self.powers)
+        return len(self.names)
 
     @property
     def names(self) -> list[str]:
-        return [f"c{i}{j}" for i, j in self.powers]
+        return [f"c{i}{j}" for i, j in self.powers] + [SIZED] * self.sized
 
     @property
     def equation(self) -> str:
         """Words for people."""
         terms = [f"c{i}{j} {_power_word('w', i)}{_power_word(' x', j)}" for i, j in self.powers]
-        return "d = " + (" + ".join(terms) or "0")
+        return "d = " + (" + ".join(terms + [f"{SIZED} w n"] * self.sized) or "0")
 
     @property
     def needs(self) -> dict[str, int]:
         """Distinct weights and teachers; two teachers more than coefficients in x, so that their scatter is seen."""
         in_x = max((j for _, j in self.powers), default=0)
         weights = len({i for i, _ in self.powers})
-        return {"weights": max(1, weights), "teachers": 3 + in_x}
+        return {"weights": max(1, weights), "teachers": 3 + in_x} | ({"size": 3} if self.sized else {})
 
-    def features(self, gap: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """[n, P] from x [n] and w [n]."""
+    def features(self, at: Columns) -> np.ndarray:
+        """[n, P] from the columns `gap` x [n], `weight` w [n] and, where it is sized, `size` n [n]."""
+        gap, weight = at["gap"], at["weight"]
         columns = [weight**i * gap**j for i, j in self.powers]
+        if self.sized:
+            columns.append(weight * at["size"])
         return np.stack(columns, axis=-1) if columns else np.zeros((*np.shape(gap), 0))
 
 
@@ -262,5 +270,6 @@ DIFFERENCE = (
     DifferenceForm("parabola and bend", ((1, 0), (2, 0), (2, 1), (2, 2))),
     DifferenceForm("parabolas", ((1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2))),
 )
+SIZED_DIFFERENCE = tuple(DifferenceForm(f"{form.name}, sized", form.powers, sized=True) for form in DIFFERENCE[3:8])
 FORMS: Mapping[str, Form] = {form.name: form for form in (*SUPERVISED, *STUDENT)}
-DIFFERENCE_FORMS: Mapping[str, DifferenceForm] = {form.name: form for form in DIFFERENCE}
+DIFFERENCE_FORMS: Mapping[str, DifferenceForm] = {form.name: form for form in (*DIFFERENCE, *SIZED_DIFFERENCE)}

@@ -39,7 +39,7 @@ import numpy as np
 
 from potstill.lab.law_choice import Candidate, Choice, Curved, Fitted, Points, Straight, choose
 from potstill.lab.law_draws import DRAWS, SeedScatter, draws_of
-from potstill.lab.law_forms import DIFFERENCE, FORMS, STUDENT, SUPERVISED
+from potstill.lab.law_forms import DIFFERENCE, DIFFERENCE_FORMS, FORMS, SIZED_DIFFERENCE, STUDENT, SUPERVISED
 from potstill.lab.law_points import Grid, Measure, Pairs, grid_of, measures_of, models_of, pairs_of
 
 VERSION = 1
@@ -129,20 +129,22 @@ def student_law(pairs: Pairs, seed: int = 0) -> dict[str, Any]:
 
 
 def difference_law(pairs: Pairs, measure: Measure, seed: int = 0) -> dict[str, Any]:
-    """d, student minus twin, over the gap x and the weight w."""
+    """d, student minus twin, over the gap x, the weight w and, where several were measured, the student's size."""
     count = len(pairs.weights)
     if count == 0:
         return no_law("no student has both a twin of its seed and a measured teacher", 0, ())
     teachers = sorted(set(pairs.teachers))
-    at = {"gap": pairs.gaps, "weight": pairs.weights}
-    distinct = {"weights": len(set(pairs.weights)), "teachers": len(teachers)}
+    centre = {"size": geometric_mean(pairs.body)}
+    at = {"gap": pairs.gaps, "weight": pairs.weights, "size": np.log(pairs.body / centre["size"])}
+    distinct = {"weights": len(set(pairs.weights)), "teachers": len(teachers), "size": len(set(pairs.body))}
     points = Points(at, pairs.means, numbered(pairs.teachers), distinct, len(set(zip(*at.values(), strict=True))))
-    candidates: list[Candidate] = [Straight(form) for form in DIFFERENCE]
+    forms = (*DIFFERENCE, *(SIZED_DIFFERENCE if distinct["size"] > 1 else ()))
+    candidates: list[Candidate] = [Straight(form) for form in forms]
     choice = choose(candidates, points)
     fitted = choice.chosen
     if fitted is None:
         return no_law(choice.why, points.points, choice.tried)
-    form = next(form for form in DIFFERENCE if form.name == fitted.candidate.form.name)
+    form = DIFFERENCE_FORMS[fitted.candidate.form.name]
     in_x = len({power for _, power in form.powers})
     scatter = SeedScatter(pairs.differences, len(teachers) - in_x)
     draws = draws_of(fitted, points, scatter, seed)
@@ -156,7 +158,8 @@ def difference_law(pairs: Pairs, measure: Measure, seed: int = 0) -> dict[str, A
     law["bootstrap"]["seeds"] = len(pairs.seeds)
     names = zip(law["cells"], pairs.teachers, pairs.sizes, strict=True)
     law["cells"] = [{"teacher": teacher, "size": size} | cell for cell, teacher, size in names]
-    law["source"] = "a polynomial in x and w that is 0 at w = 0"
+    law["source"] = "a polynomial in x and w that is 0 at w = 0" + (", and w n" if form.sized else "")
+    law["centre"] = centre
     if len(set(zip(pairs.body, pairs.tokens, strict=True))) == 1:
         law["why"] += "; one student budget was measured, so whether d depends on it other than by x is not known"
     return law

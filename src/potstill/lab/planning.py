@@ -182,7 +182,7 @@ def one_teacher(case: Case, measures: Sequence[str], teacher: Teacher, costs: Le
 
     def changes(weight: float) -> list[Doubtful]:
         together = zip(laws, gaps, missed, strict=True)
-        return [difference(law, gap, weight, miss) for law, gap, miss in together]
+        return [difference(law, gap, weight, case.student.body, miss) for law, gap, miss in together]
 
     weights = weights_in(laws)
     means = [float(np.mean([s * d.value for s, d in zip(signs, changes(w), strict=True)])) for w in weights]

@@ -66,15 +66,16 @@ def supervised_loss(law: Law, body: float, tokens: float, rng: np.random.Generat
     return Doubtful(value, draws if rng is None else draws * np.exp(misses(law, rng)))
 
 
-def difference(law: Law, gap: Doubtful, weight: float, missed: np.ndarray) -> Doubtful:
-    """d at each draw's own gap; `missed` [n] is added, see `misses`."""
+def difference(law: Law, gap: Doubtful, weight: float, body: float, missed: np.ndarray) -> Doubtful:
+    """d of a student of so many body parameters at each draw's own gap; `missed` [n] is added, see `misses`."""
     form = candidate_of(law)
     if not isinstance(form, Straight):
         raise ValueError(f"expected a law of differences, found the form {law['form']!r}")
     count = len(law["draws"])
     theta = np.array(law["draws"], dtype=float).reshape(count, form.form.size)
-    features = form.form.features(gap.draws, np.full(count, weight))
-    one = {"gap": np.array([gap.value]), "weight": np.array([weight])}
+    size = np.log(body / law["centre"]["size"]) if form.form.sized else 0.0
+    features = form.form.features({"gap": gap.draws, "weight": np.full(count, weight), "size": np.full(count, size)})
+    one = {"gap": np.array([gap.value]), "weight": np.array([weight]), "size": np.array([size])}
     value = float(form.predict(np.array(law["theta"], dtype=float), one)[0])
     return Doubtful(value, (theta * features).sum(1) + missed)
 

@@ -1,7 +1,8 @@
 """The fitted laws in the file: the curve of a difference over the teacher's gap, and a table of what was fitted.
 
 A law of differences is d = sum of c_ij w^i x^j, with w the weight and x the teacher's loss minus the
-twin's. Laws of another form are named in the table and drawn nowhere.
+twin's, and where it knows several students s10 w n, with n the log of the student's body parameters over
+their mean. Laws of another form are named in the table and drawn nowhere.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from potstill.report.lab import number
 from potstill.report.pretraining_measures import HELD_OUT
 
 COEFFICIENT = re.compile(r"c(\d)(\d)")
+SIZED = "s10"
 POINTS = 41
 KINDS = {
     "difference": "student minus twin",
@@ -41,7 +43,7 @@ def difference_law(raw: Mapping[str, Any], measure: str) -> Mapping[str, Any] | 
     """The fitted law of differences of a measure, where there is one that this page can draw."""
     law = ((raw.get("laws") or {}).get("measures") or {}).get(measure, {}).get("difference") or {}
     parameters = law.get("parameters") or {}
-    known = all(COEFFICIENT.fullmatch(name) for name in parameters)
+    known = all(name == SIZED or COEFFICIENT.fullmatch(name) for name in parameters)
     return law if law.get("status") == "fitted" and parameters and known else None
 
 
@@ -53,17 +55,20 @@ def gap_set(raw: Mapping[str, Any], measure: str, domain: str) -> str:
 
 
 def law_curve(
-    raw: Mapping[str, Any], measure: str, weight: float, between: tuple[float, float]
+    raw: Mapping[str, Any], measure: str, size: str, weight: float, between: tuple[float, float]
 ) -> tuple[list[float], list[float]] | None:
-    """x and d of the fitted law at one weight; None where there is no law."""
+    """x and d of the fitted law for a size of student at one weight; None where there is no law."""
     law = difference_law(raw, measure)
-    if law is None:
+    body = (raw.get("sizes") or {}).get(size, {}).get("body_parameters")
+    if law is None or (SIZED in law["parameters"] and body is None):
         return None
     x = np.linspace(*between, POINTS)
     y = np.zeros(POINTS)
     for name, found in law["parameters"].items():
         power = COEFFICIENT.fullmatch(name)
-        assert power is not None  # difference_law has looked
+        if power is None:
+            y += float(found["value"]) * weight * np.log(body / law["centre"]["size"])
+            continue
         y += float(found["value"]) * weight ** int(power[1]) * x ** int(power[2])
     return x.tolist(), y.tolist()
 

@@ -40,7 +40,7 @@ def strength(results: Results, student: Student, measure: Measure, gap_set: str 
         if not any(one.weight == weight for one in mine):
             continue
         row = sorted((one for one in mine if one.weight == weight), key=lambda one: -gaps[str(one.teacher)])
-        law = law_curve(results.raw, measure.name, weight, (low, high))
+        law = law_curve(results.raw, measure.name, student.size, weight, (low, high))
         trace = _points([one.found[measure.name].estimate for one in row], i)
         beside = DODGE * extent * (i - (len(weights) - 1) / 2)
         hovers = [f"{about(results, student, one, measure)}<br>teacher {_gap(gaps[str(one.teacher)])}" for one in row]
