@@ -62,6 +62,7 @@ def test_a_kill_between_decision_and_end_decides_the_same(make_run: Make, monkey
     assert run.read_json("verdict.json")["verdict"] == "overfitting"
 
 
+@pytest.mark.slow
 def test_without_the_setting_the_same_run_goes_to_its_end(make_run: Make) -> None:
     run = distil(make_run(**TURNING), QUIET)
     assert run.evaluation_steps()[-1] == 120

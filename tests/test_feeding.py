@@ -85,7 +85,10 @@ def test_fresh_rows_carry_their_history(make_run: Make) -> None:
     assert len({c.token_ids for c in found}) > 30  # a prompt that comes again is answered anew
 
 
-@pytest.mark.parametrize("source", sorted(set(SOURCES) - {"offline"}))
+ALONE = sorted(set(SOURCES) - {"offline", "mixture"})
+
+
+@pytest.mark.parametrize("source", ["mixture", *(pytest.param(name, marks=pytest.mark.slow) for name in ALONE)])
 def test_sigkill_and_again_ends_with_the_same_bytes(make_run: Make, tmp_path: Path, source: str) -> None:
     whole, broken = (fed_by(make_run, source, output=name) for name in ("whole", "broken"))
     distil(whole, QUIET)

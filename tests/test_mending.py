@@ -143,8 +143,8 @@ def test_when_nothing_can_be_had_the_run_goes_on_as_it_is(make_run: Make) -> Non
 @pytest.mark.parametrize(
     ("place", "share"),
     [
-        ("before", None),
         ("after", 0.25),
+        pytest.param("before", None, marks=pytest.mark.slow),
         pytest.param("after", None, marks=pytest.mark.slow),
         pytest.param("before", 0.25, marks=pytest.mark.slow),
     ],
@@ -192,9 +192,8 @@ def test_a_checkpoint_after_the_change_brings_its_rows_back(make_run: Make) -> N
     assert contents(run) == contents(unbroken)
 
 
-@pytest.mark.parametrize(
-    "remedy", ["more_completions_per_prompt", pytest.param("online_mixture", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("remedy", ["more_completions_per_prompt", "online_mixture"])
 def test_two_processes_are_mended_as_one(make_run: Make, tmp_path: Path, remedy: str) -> None:
     terms = [dict(term) for term in TURNING["objective__terms"]]
     if remedy == "online_mixture":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -73,6 +74,14 @@ def test_a_teacher_as_good_as_the_twin_counts_as_weak_and_one_seed_says_so() -> 
     assert "+0.200 (one seed)" in found["why"] and "sure in 0 of 1" in found["why"]
 
 
+def test_the_cells_that_are_sure_are_named() -> None:
+    """The best by its mean is not always the sure one."""
+    loud = cell(teacher("M", 100, 0.4), 0.5, [1.0, -0.2, 0.8], outside=None)
+    found = claim(1, [loud, cell(WEAK, 0.5, [0.1, 0.1, 0.1], outside=None)])
+    assert found["status"] == YES and "best M@100 at 0.5" in found["why"]
+    assert re.search(r"sure in 1 of 2 \(\w+@\d+ at 0\.5, \+0\.100", found["why"])
+
+
 def test_a_gain_too_small_to_train_a_teacher_for_is_none() -> None:
     """-0.0015 to 0.0035 nats: open whether above 0, and sure to be below 0.005."""
     assert status(1, [cell(WEAK, 0.5, [0.000, 0.001, 0.002], outside=None)]) == NO
@@ -111,6 +120,14 @@ def pushed(low: float | Sequence[float], high: float | Sequence[float], **more: 
 )
 def test_stronger_is_not_always_better(cells: list[Cell], expected: str) -> None:
     assert status(2, cells) == expected
+
+
+def test_a_push_that_made_the_teacher_itself_worse_is_told_as_one() -> None:
+    said = claim(2, pushed(0.3, [0.1, 0.1, 0.1]))["why"]
+    assert "1 hurt (0 of these made the teacher's own loss worse), of 1." in said
+    low = cell(teacher("S", 100, -0.2), 0.5, 0.3)
+    found = claim(2, [low, cell(teacher("L", 100, 0.4), 0.5, [0.1, 0.1, 0.1])])
+    assert found["status"] == YES and "1 hurt (1 of these made the teacher's own loss worse)" in found["why"]
 
 
 def test_each_teacher_is_judged_at_its_best_weight() -> None:

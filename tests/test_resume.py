@@ -103,7 +103,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, by
         ("llama", "metrics.jsonl", 6),  # at the last step's evaluation and checkpoint
         ("t5", "metrics.jsonl", 5),
         ("llama, LoRA", "metrics.jsonl", 3),
-        ("llama, DoRA", "metrics.jsonl", 5),
+        pytest.param("llama, DoRA", "metrics.jsonl", 5, marks=pytest.mark.slow),
         ("llama, schedules", "metrics.jsonl", 3),
         pytest.param("llama, frozen", "metrics.jsonl", 5, marks=pytest.mark.slow),
         pytest.param("t5, LoRA and schedules", "metrics.jsonl", 3, marks=pytest.mark.slow),

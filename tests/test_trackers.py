@@ -152,6 +152,7 @@ def test_all_three_show_the_run_after_a_break_once_and_whole(make_run: Make, tmp
     assert contents(run) == contents(plain), "trackers changed what the run writes"
 
 
+@pytest.mark.slow
 def test_all_three_show_the_run_after_a_sigkill_once_and_whole(
     make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

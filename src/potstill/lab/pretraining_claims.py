@@ -112,7 +112,10 @@ def weak_teachers_help(grid: Sequence[Cell], outside: str) -> Claim:
         small = SMALL if "nats per token" in unit_of(measure)[1] else 0.0
         states.append(REPRODUCED if wins else NOT_REPRODUCED if all(g.high < small for g in gains.values())
                       else UNDECIDED)  # fmt: skip
-        told.append(f"{label(measure)}: best {best}, gain {gains[best].words()}, sure in {len(wins)} of {len(cells)}")
+        sure = f" ({'; '.join(f'{key}, {gains[key].words()}' for key in wins)})" if wins else ""
+        told.append(
+            f"{label(measure)}: best {best}, gain {gains[best].words()}, sure in {len(wins)} of {len(cells)}{sure}"
+        )
     status = REPRODUCED if REPRODUCED in states else UNDECIDED if UNDECIDED in states else NOT_REPRODUCED
     return Claim(1, name, said, status, f"{'; '.join(told)}. Intervals corrected for {looks} looks.")
 
@@ -124,11 +127,12 @@ def stronger_is_not_better(grid: Sequence[Cell]) -> Claim:
     pushes = [(low, high) for low in best for high in best if is_push(low, high)]
     if not pushes:
         return Claim(2, name, said, UNDECIDED, "No two teachers differ in size or tokens alone.")
-    told, reversed_, improved = [], 0, 0
+    told, reversed_, improved, worse = [], 0, 0, 0
     for low, high in pushes:
         change = [b - a for a, b in zip(low.gains("held_out"), high.gains("held_out"), strict=True)]
         found = bound(change, len(pushes))
         reversed_ += found.high < 0
+        worse += found.high < 0 and high.gap > low.gap
         improved += found.low > 0
         told.append(f"{by_name(low)} to {by_name(high)}: {found.words()}")
     ranked = sorted(best, key=lambda cell: cell.gap)
@@ -141,7 +145,9 @@ def stronger_is_not_better(grid: Sequence[Cell]) -> Claim:
         told.append(f"the strongest is {by_name(strongest)}, the best {by_name(top)}, by {lead.words()}")
         status = REPRODUCED if lead.low > 0 else UNDECIDED
     why = f"In-domain gain of one push at the best weight of each, in nats per token: {'; '.join(told)}."
-    return Claim(2, name, said, status, f"{improved} pushes help, {reversed_} hurt, of {len(pushes)}. {why}")
+    # More parameters or tokens is what the paper calls stronger; a push may all the same make a teacher predict worse.
+    hurt = f"{reversed_} hurt" + (f" ({worse} of these made the teacher's own loss worse)" if reversed_ else "")
+    return Claim(2, name, said, status, f"{improved} pushes help, {hurt}, of {len(pushes)}. {why}")
 
 
 def pure_loses(grid: Sequence[Cell]) -> Claim:
