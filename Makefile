@@ -26,7 +26,7 @@ $(DEV_STAMP): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/potstill run recipes/quickstart.yaml
 
-## The default tests, about ten minutes on two cores.
+## The default tests, twelve minutes on two cores.
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
